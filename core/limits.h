@@ -1,0 +1,76 @@
+// Bounds of every queue, batch, retry, wait and untrusted size in Octet. One place, so that the memory
+// and time a process can take are readable at a glance.
+#ifndef OCTET_CORE_LIMITS_H_
+#define OCTET_CORE_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace octet {
+
+// ---- Model shapes: what a loader accepts ----
+inline constexpr uint32_t kLayersMax = 512;
+inline constexpr uint32_t kExpertsMax = 512;
+inline constexpr uint32_t kTopKMax = 16;
+inline constexpr uint32_t kHiddenMax = 65536;
+inline constexpr uint32_t kIntermediateMax = 262144;
+inline constexpr uint32_t kVocabMax = 1u << 20;
+inline constexpr uint32_t kHeadsMax = 512;
+inline constexpr uint32_t kHeadDimMax = 512;
+inline constexpr uint32_t kContextMax = 1u << 20;
+
+// ---- Files ----
+inline constexpr uint64_t kSafetensorsHeaderBytesMax = 16u << 20;
+inline constexpr uint64_t kTensorsMax = 65536;
+inline constexpr uint32_t kTensorRankMax = 8;
+inline constexpr uint32_t kGgufRankMax = 4;
+inline constexpr uint64_t kGgufKeyValuesMax = 65536;
+inline constexpr uint64_t kGgufStringBytesMax = 16u << 20;
+inline constexpr uint64_t kGgufAlignmentMax = 1u << 16;
+inline constexpr uint64_t kConfigBytesMax = 4u << 20;
+inline constexpr uint64_t kTokenizerBytesMax = 128u << 20;
+inline constexpr int kJsonDepthMax = 64;
+inline constexpr uint64_t kDigestLeafBytes = 1u << 20;
+
+// ---- KV cache and scheduler ----
+// Also the attention block of the arithmetic contract: changing it changes bits.
+inline constexpr uint32_t kKvBlockPositions = 64;
+inline constexpr uint32_t kStepTokensMax = 4096;
+inline constexpr uint32_t kRunningRequestsMax = 1024;
+inline constexpr uint32_t kWaitingRequestsMax = 1024;
+
+// ---- One generation request ----
+inline constexpr uint64_t kPromptBytesMax = 8u << 20;
+inline constexpr uint32_t kStopStringsMax = 16;
+inline constexpr uint32_t kStopStringBytesMax = 1024;
+inline constexpr uint32_t kStopIdsMax = 128;
+inline constexpr uint32_t kLogitBiasMax = 1024;
+inline constexpr uint32_t kTopLogprobsMax = 20;
+inline constexpr uint32_t kRequestIdBytesMax = 128;
+// Tokens buffered for a client that does not read before its request is cancelled.
+inline constexpr uint32_t kOutputBufferTokensMax = 8192;
+
+// ---- Chat templates ----
+inline constexpr uint32_t kTemplateBytesMax = 256u << 10;
+inline constexpr uint32_t kTemplateStepsMax = 2'000'000;
+inline constexpr uint32_t kTemplateOutputBytesMax = 16u << 20;
+inline constexpr uint32_t kTemplateDepthMax = 64;
+
+// ---- Expert wire ----
+inline constexpr uint64_t kFrameBytesMax = 256u << 20;
+inline constexpr uint32_t kDispatchRowsMax = kStepTokensMax;
+inline constexpr uint32_t kWorkerQueuedFramesMax = 4096;
+inline constexpr uint32_t kWorkersMax = 512;
+// Attempts for one group of rows inside a step before it waits for a new placement.
+inline constexpr uint32_t kDispatchAttemptsMax = 8;
+
+// ---- Control plane ----
+inline constexpr int64_t kLeaseMs = 3000;
+inline constexpr int64_t kHeartbeatMs = 500;
+inline constexpr uint32_t kWatchersMax = 1024;
+inline constexpr uint32_t kGrpcControlMessageBytesMax = 16u << 20;
+inline constexpr uint32_t kGrpcMetadataBytesMax = 8192;
+
+}  // namespace octet
+
+#endif  // OCTET_CORE_LIMITS_H_

@@ -1,5 +1,5 @@
-// CHECK: stops the process on a broken invariant of our own code, in every build type. Never reachable
-// from a peer, a file, the network or a client; those get an absl::Status.
+// CHECK: stops the process on a broken invariant of our own code, in every build type. Never
+// reachable from a peer, a file, the network or a client; those get an absl::Status.
 #ifndef OCTET_CORE_CHECK_H_
 #define OCTET_CORE_CHECK_H_
 
@@ -33,10 +33,10 @@ struct CheckVoidify {
 
 }  // namespace octet::internal
 
-#define OCTET_CHECK(condition)                      \
-  (__builtin_expect(!!(condition), 1))              \
-      ? (void)0                                     \
-      : ::octet::internal::CheckVoidify() &         \
+#define OCTET_CHECK(condition)              \
+  (__builtin_expect(!!(condition), 1))      \
+      ? (void)0                             \
+      : ::octet::internal::CheckVoidify() & \
             ::octet::internal::CheckMessage(__FILE__, __LINE__, #condition).stream()
 
 #define OCTET_CHECK_OP(op, a, b) OCTET_CHECK((a)op(b))

@@ -1,5 +1,5 @@
-// Bounds of every queue, batch, retry, wait and untrusted size in Octet. One place, so that the memory
-// and time a process can take are readable at a glance.
+// Bounds of every queue, batch, retry, wait and untrusted size in Octet. One place, so that the
+// memory and time a process can take are readable at a glance.
 #ifndef OCTET_CORE_LIMITS_H_
 #define OCTET_CORE_LIMITS_H_
 

@@ -1,4 +1,5 @@
-// Leveled log lines on standard error: "I 12:30:01.123 router] text". Standard output belongs to the user.
+// Leveled log lines on standard error: "I 12:30:01.123 router] text". Standard output belongs to
+// the user.
 #ifndef OCTET_CORE_LOG_H_
 #define OCTET_CORE_LOG_H_
 

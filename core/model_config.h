@@ -1,5 +1,5 @@
-// Shape and arithmetic of a model, as every part of Octet sees it. Made by model/, checked there against
-// core/limits.h, immutable afterwards.
+// Shape and arithmetic of a model, as every part of Octet sees it. Made by model/, checked there
+// against core/limits.h, immutable afterwards.
 #ifndef OCTET_CORE_MODEL_CONFIG_H_
 #define OCTET_CORE_MODEL_CONFIG_H_
 

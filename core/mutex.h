@@ -49,8 +49,7 @@ class CondVar {
   }
   // False at the timeout.
   template <typename Rep, typename Period>
-  bool WaitFor(Mutex& mu, std::chrono::duration<Rep, Period> d)
-      OCTET_TS_(requires_capability(mu)) {
+  bool WaitFor(Mutex& mu, std::chrono::duration<Rep, Period> d) OCTET_TS_(requires_capability(mu)) {
     std::unique_lock<std::mutex> lock(mu.native(), std::adopt_lock);
     const bool woken = cv_.wait_for(lock, d) == std::cv_status::no_timeout;
     lock.release();

@@ -1,5 +1,5 @@
-// Which workers hold which expert. Immutable once built, numbered by an epoch, shared by pointer between
-// the control plane (which makes it) and the data plane (which plans with it).
+// Which workers hold which expert. Immutable once built, numbered by an epoch, shared by pointer
+// between the control plane (which makes it) and the data plane (which plans with it).
 #ifndef OCTET_CORE_PLACEMENT_H_
 #define OCTET_CORE_PLACEMENT_H_
 
@@ -16,8 +16,8 @@ struct PlacedWorker {
   std::string address;  // host:port of its expert service; empty for the in-process worker
 };
 
-// An expert is placed as a whole, with the weights of all its layers. The lookup still takes the layer,
-// so that a per-layer table can come without a change to the callers.
+// An expert is placed as a whole, with the weights of all its layers. The lookup still takes the
+// layer, so that a per-layer table can come without a change to the callers.
 struct Placement {
   Epoch epoch;
   // Weights + formats + numerics version + device profile; 64 hexadecimal characters.

@@ -20,8 +20,8 @@ std::string DigestHex(const Digest& digest);
 // False where `hex` is not 64 hexadecimal characters.
 bool DigestFromHex(absl::string_view hex, Digest* digest);
 
-// Root of a two-level tree: SHA-256 over the concatenated SHA-256 of each kDigestLeafBytes piece, the
-// last one shorter. Leaves are independent, so a loader checks them in parallel.
+// Root of a two-level tree: SHA-256 over the concatenated SHA-256 of each kDigestLeafBytes piece,
+// the last one shorter. Leaves are independent, so a loader checks them in parallel.
 Digest TreeDigest(const std::array<uint8_t, 32>* leaves, size_t count);
 Digest TreeSha256(const uint8_t* data, size_t bytes);
 

@@ -7,10 +7,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define OCTET_RETURN_IF_ERROR(expr)                      \
-  do {                                                   \
-    absl::Status octet_status_ = (expr);                 \
-    if (!octet_status_.ok()) return octet_status_;       \
+#define OCTET_RETURN_IF_ERROR(expr)                \
+  do {                                             \
+    absl::Status octet_status_ = (expr);           \
+    if (!octet_status_.ok()) return octet_status_; \
   } while (false)
 
 #define OCTET_CONCAT_INNER_(a, b) a##b

@@ -33,8 +33,9 @@ constexpr size_t DTypeBytes(DType t) {
   return 0;
 }
 
-// Row-major matrix [rows, cols]; consecutive rows are `stride` elements apart (stride ≥ cols). A vector
-// has rows = 1. T is const-qualified for read-only views. The view never owns and never frees.
+// Row-major matrix [rows, cols]; consecutive rows are `stride` elements apart (stride ≥ cols). A
+// vector has rows = 1. T is const-qualified for read-only views. The view never owns and never
+// frees.
 template <typename T>
 struct MatrixView {
   T* data = nullptr;

@@ -25,8 +25,8 @@ const std::vector<NamedFormat>& Formats() {
       {"f32", {WeightKind::kF32, 32, 0, 0, 0, ScaleEncoding::kNone, false}},
       {"f16", {WeightKind::kF16, 16, 0, 0, 0, ScaleEncoding::kNone, false}},
       {"bf16", {WeightKind::kBF16, 16, 0, 0, 0, ScaleEncoding::kNone, false}},
-      // A pair whose encodings coincide (q8_0 and int8g32, q4_0 and int4g32) has one entry that names
-      // it when it is printed: the first. The arithmetic is the same.
+      // A pair whose encodings coincide (q8_0 and int8g32, q4_0 and int4g32) has one entry that
+      // names it when it is printed: the first. The arithmetic is the same.
       {"q8_0", Int(8, 0, 32, 32, ScaleEncoding::kF16, false)},
       {"q4_0", Int(4, 8, 32, 32, ScaleEncoding::kF16, false)},
       {"q4_1", Int(4, 0, 32, 32, ScaleEncoding::kF16, true)},

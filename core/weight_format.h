@@ -1,5 +1,5 @@
-// How the weights of one matrix are encoded. The arithmetic of each field is fixed in docs/numerics.md;
-// a WeightFormat is part of the compute digest.
+// How the weights of one matrix are encoded. The arithmetic of each field is fixed in
+// docs/numerics.md; a WeightFormat is part of the compute digest.
 #ifndef OCTET_CORE_WEIGHT_FORMAT_H_
 #define OCTET_CORE_WEIGHT_FORMAT_H_
 
@@ -30,8 +30,8 @@ struct WeightFormat {
   uint8_t offset = 0;
   // Weights along K that share a scale; 0 for floating-point kinds.
   uint16_t group = 0;
-  // Activations along K that share a scale, a multiple of `group`; 0 for floating-point kinds, whose
-  // activations stay f32.
+  // Activations along K that share a scale, a multiple of `group`; 0 for floating-point kinds,
+  // whose activations stay f32.
   uint16_t activation_group = 0;
   ScaleEncoding scale = ScaleEncoding::kNone;
   bool minimum = false;
@@ -40,9 +40,10 @@ struct WeightFormat {
   friend bool operator==(const WeightFormat&, const WeightFormat&) = default;
 };
 
-// Named formats: "f32" "f16" "bf16"; GGUF's "q8_0" "q4_0" "q4_1" "q5_0" "q5_1" "q4_k" "q5_k" "q6_k";
-// own packs "int4g32" "int4g64" "int4g128" "int8g32" "int8g64" "int8g128" (f16 scales, symmetric; int4
-// has offset 8). INVALID_ARGUMENT names the unknown format and lists the known ones.
+// Named formats: "f32" "f16" "bf16"; GGUF's "q8_0" "q4_0" "q4_1" "q5_0" "q5_1" "q4_k" "q5_k"
+// "q6_k"; own packs "int4g32" "int4g64" "int4g128" "int8g32" "int8g64" "int8g128" (f16 scales,
+// symmetric; int4 has offset 8). INVALID_ARGUMENT names the unknown format and lists the known
+// ones.
 absl::StatusOr<WeightFormat> WeightFormatFromName(absl::string_view name);
 // Inverse of WeightFormatFromName. Formats without a name are a CHECK failure.
 std::string WeightFormatName(const WeightFormat& format);

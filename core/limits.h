@@ -30,6 +30,18 @@ inline constexpr uint64_t kGgufAlignmentMax = 1u << 16;
 inline constexpr uint64_t kConfigBytesMax = 4u << 20;
 inline constexpr uint64_t kTokenizerBytesMax = 128u << 20;
 inline constexpr int kJsonDepthMax = 64;
+// Values (scalars, arrays, objects) in one JSON document.
+inline constexpr uint64_t kJsonValuesMax = 8u << 20;
+
+// ---- Tokenizers ----
+inline constexpr uint64_t kTokenBytesMax = 4096;  // one vocabulary entry
+inline constexpr uint64_t kMergesMax = 4u << 20;
+inline constexpr uint64_t kAddedTokensMax = 65536;
+inline constexpr uint64_t kEncodeBytesMax = 64u << 20;  // text of one Encode call
+inline constexpr uint64_t kPreTokenizerStepsMax = 32;   // also normalizer steps
+inline constexpr uint64_t kRegexBytesMax = 64u << 10;
+inline constexpr uint32_t kRegexMatchLimit = 50'000'000;  // backtracking steps of one match
+inline constexpr uint32_t kRegexHeapKibMax = 64u << 10;
 inline constexpr uint64_t kDigestLeafBytes = 1u << 20;
 
 // ---- KV cache and scheduler ----

@@ -1,0 +1,81 @@
+// The step loop and its thread: admits requests, batches them, runs the model, samples, streams.
+#ifndef OCTET_ROUTER_ENGINE_H_
+#define OCTET_ROUTER_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/clock.h"
+#include "core/ids.h"
+#include "core/tensor_view.h"
+#include "kernels/exec_context.h"
+#include "model/model_package.h"
+#include "router/generation.h"
+#include "transport/token_dispatcher.h"
+
+namespace octet {
+
+struct EngineOptions {
+  uint64_t kv_cache_bytes = 256u << 20;
+  DType kv_dtype = DType::kF16;    // kF32 or kF16
+  uint32_t context_max = 0;        // 0: the model's
+  uint32_t running_max = 64;       // sequences decoded together
+  uint32_t waiting_max = 256;      // queued before RESOURCE_EXHAUSTED
+  uint32_t step_tokens_max = 512;  // rows of one step
+  uint32_t chunk_tokens = 0;       // fixed prefill chunk; 0: follows from itl_ms_max
+  double itl_ms_max = 100;  // bound on running requests' inter-token latency while prompts arrive
+  int threads = 1;          // of the router's kernels
+  CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
+  // Test hook: preempts the youngest request every n-th step; 0: only when the cache is full.
+  uint32_t preempt_every_steps = 0;
+};
+
+struct EngineStats {
+  uint32_t running = 0;
+  uint32_t waiting = 0;
+  uint64_t kv_blocks_total = 0;
+  uint64_t kv_blocks_used = 0;
+  uint64_t prompt_tokens = 0;
+  uint64_t generated_tokens = 0;
+  uint64_t preemptions = 0;
+  uint64_t rejections = 0;
+  uint64_t steps = 0;
+};
+
+// Submit, Cancel and stats are thread-safe and never wait for a step.
+class Engine {
+ public:
+  // `dispatcher` and `clock` outlive the engine. RESOURCE_EXHAUSTED where the cache cannot hold one
+  // sequence block per layer.
+  static absl::StatusOr<std::unique_ptr<Engine>> Start(std::shared_ptr<const ModelPackage> package,
+                                                       RouterWeights weights,
+                                                       std::shared_ptr<const Tokenizer> tokenizer,
+                                                       TokenDispatcher* dispatcher,
+                                                       const Clock* clock,
+                                                       const EngineOptions& options);
+  // Stops the loop; requests in flight end with CANCELLED.
+  ~Engine();
+
+  // Longest prompt plus generation accepted.
+  uint32_t context_max() const;
+  // Validates against the model (ids in range, prompt fits, ...: INVALID_ARGUMENT), then queues.
+  // RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE while draining. The sink is kept until
+  // its last call.
+  absl::StatusOr<RequestId> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink);
+  // The request ends with CANCELLED within one step. Unknown ids are ignored.
+  void Cancel(RequestId id);
+  // Refuses new requests and returns when those in flight have ended or at `deadline`.
+  void Drain(MonotonicTime deadline);
+  EngineStats stats() const;
+
+ private:
+  Engine();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_ROUTER_ENGINE_H_

@@ -1,0 +1,69 @@
+// The path from a router to one expert worker. Implementations: local (an expert function in this
+// process), grpc (a long-lived stream), and fakes in tests.
+#ifndef OCTET_TRANSPORT_EXPERT_LINK_H_
+#define OCTET_TRANSPORT_EXPERT_LINK_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/ids.h"
+#include "transport/dispatch_plan.h"
+#include "transport/wire_rows.h"
+
+namespace octet {
+
+// Echoed by the reply; identifies one attempt.
+struct DispatchKey {
+  RouterId router;
+  uint64_t incarnation = 0;
+  StepId step;
+  uint32_t micro_batch = 0;
+  LayerId layer;
+  uint32_t attempt = 0;
+  friend bool operator==(const DispatchKey&, const DispatchKey&) = default;
+};
+
+// One dispatch to one worker. `rows` and `share` stay valid until the reply callback has run or
+// Cancel returned.
+struct ExpertDispatch {
+  DispatchKey key;
+  Epoch epoch;
+  const std::string* compute_digest = nullptr;
+  const std::string* model_version = nullptr;
+  bool prefill = false;
+  WireRows rows;                       // the whole step's rows; the share says which of them travel
+  const WorkerShare* share = nullptr;  // what this worker computes
+};
+
+// Reply rows are f32, [sum of group sizes][hidden], in the order of share->groups, already widened
+// from the wire's reply type (so that bf16 rounding is the same on every path).
+struct ExpertReply {
+  DispatchKey key;
+  absl::Status status;
+  std::vector<float> rows;
+  uint64_t compute_ns = 0;
+  uint64_t queue_ns = 0;
+};
+
+// Thread-safe.
+class ExpertLink {
+ public:
+  using ReplyFn = std::function<void(ExpertReply)>;
+  virtual ~ExpertLink() = default;
+  // Never blocks on the peer. `done` runs exactly once, on any thread, possibly before Send
+  // returns: with rows, or with the worker's refusal (FAILED_PRECONDITION wrong digest, NOT_FOUND
+  // not held, DATA_LOSS checksum or weights), or UNAVAILABLE when the link broke.
+  virtual void Send(const ExpertDispatch& dispatch, ReplyFn done) = 0;
+  // After it returns, no callback of `key` runs any more and its buffers are free.
+  virtual void Cancel(const DispatchKey& key) = 0;
+  // False after a break, until the link has connected again on its own.
+  virtual bool connected() const = 0;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_TRANSPORT_EXPERT_LINK_H_

@@ -1,0 +1,83 @@
+// Sends a step's rows to the experts and brings their results back: Dispatch → handle → Combine.
+// Plans over the newest placement, notices dead links, re-dispatches the rows of failed workers
+// alone to another replica, and waits where there is none.
+#ifndef OCTET_TRANSPORT_TOKEN_DISPATCHER_H_
+#define OCTET_TRANSPORT_TOKEN_DISPATCHER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/clock.h"
+#include "core/ids.h"
+#include "core/placement.h"
+#include "kernels/kernels.h"
+#include "transport/expert_link.h"
+#include "transport/wire_rows.h"
+
+namespace octet {
+
+// Makes a link to a placed worker. Called on the dispatcher's thread when a placement names a new
+// worker.
+using LinkFactory = std::function<std::shared_ptr<ExpertLink>(const PlacedWorker&)>;
+
+struct DispatcherOptions {
+  RouterId router;
+  uint64_t incarnation = 0;
+  std::string compute_digest;
+  std::string model_version;
+};
+
+struct DispatcherStats {
+  uint64_t dispatches = 0;
+  uint64_t redispatches = 0;
+  uint64_t waits_without_replica = 0;
+  std::vector<uint64_t> tokens_per_expert;
+};
+
+// Where one Dispatch is in flight; consumed by Combine. Move-only.
+class DispatchHandle;
+
+// Dispatch and Combine belong to one thread (the step loop); SetPlacement and stats() to any.
+class TokenDispatcher {
+ public:
+  TokenDispatcher(DispatcherOptions options, LinkFactory links, const Clock* clock);
+  ~TokenDispatcher();
+  TokenDispatcher(const TokenDispatcher&) = delete;
+  TokenDispatcher& operator=(const TokenDispatcher&) = delete;
+
+  // The newest placement; one with a lower epoch than the present is dropped. Steps that wait for a
+  // replica wake up.
+  void SetPlacement(std::shared_ptr<const Placement> placement);
+  std::shared_ptr<const Placement> placement() const;
+  // True when every expert has a replica with a connected link.
+  bool Ready() const;
+
+  // Starts the work of one layer. `rows` and `choice` must outlive the Combine. Never blocks on a
+  // peer.
+  std::unique_ptr<DispatchHandle> Dispatch(StepId step, uint32_t micro_batch, LayerId layer,
+                                           bool prefill, const WireRows& rows, const TopK& choice);
+  // Blocks until each (row, slot) has a result: replies[row * k + slot] then points at `hidden`
+  // floats, valid until the handle is destroyed. UNAVAILABLE when some expert still has no replica
+  // at `give_up`, CANCELLED after Stop; the step can then be run again from its start. An expert is
+  // never skipped.
+  absl::Status Combine(DispatchHandle& handle, MonotonicTime give_up,
+                       std::vector<const float*>* replies);
+
+  // Wakes a blocked Combine for good.
+  void Stop();
+  DispatcherStats stats() const;
+
+ private:
+  friend class DispatchHandle;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_TRANSPORT_TOKEN_DISPATCHER_H_

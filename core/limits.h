@@ -82,6 +82,14 @@ inline constexpr int64_t kHeartbeatMs = 500;
 inline constexpr uint32_t kWatchersMax = 1024;
 inline constexpr uint32_t kGrpcControlMessageBytesMax = 16u << 20;
 inline constexpr uint32_t kGrpcMetadataBytesMax = 8192;
+inline constexpr uint32_t kGrpcConcurrentStreamsMax = 1024;  // per connection
+inline constexpr uint64_t kGrpcServerMemoryBytesMax = 1ull << 30;
+// Message and details of a failure together stay under kGrpcMetadataBytesMax, encoded.
+inline constexpr size_t kStatusMessageBytesMax = 1024;
+inline constexpr size_t kStatusDetailBytesMax = 2048;
+inline constexpr int64_t kRetryDelaySecondsMax = 3600;
+inline constexpr size_t kAddressBytesMax = 256;
+inline constexpr size_t kModelVersionBytesMax = 128;
 
 }  // namespace octet
 

@@ -27,6 +27,13 @@ inline constexpr uint32_t kGgufRankMax = 4;
 inline constexpr uint64_t kGgufKeyValuesMax = 65536;
 inline constexpr uint64_t kGgufStringBytesMax = 16u << 20;
 inline constexpr uint64_t kGgufAlignmentMax = 1u << 16;
+inline constexpr uint64_t kGgufArrayElementsMax = 16u << 20;
+inline constexpr uint64_t kShardsMax = 4096;
+inline constexpr uint64_t kManifestBytesMax = 16u << 20;
+// Threads that read, pack and digest files.
+inline constexpr uint32_t kLoadThreadsMax = 32;
+// Source bytes that one piece of packing work turns around at a time.
+inline constexpr uint64_t kPackChunkBytes = 4u << 20;
 inline constexpr uint64_t kConfigBytesMax = 4u << 20;
 inline constexpr uint64_t kTokenizerBytesMax = 128u << 20;
 inline constexpr int kJsonDepthMax = 64;

@@ -1,0 +1,63 @@
+// Decides which worker holds which expert, as one pure function.
+//
+// The base plan is a chain over an order of the workers that alternates failure domains (zone,
+// then host): expert i on positions i, i+1, ... (mod N). From there, in this order of importance:
+//  1. memory budgets are kept;
+//  2. every expert has a first replica before any has a second, a second before any has a third;
+//     whatever the budgets allow is placed (augmenting paths, not greed, decide);
+//  3. replicas are in different zones and hosts, while that puts no worker past twice its share;
+//  4. workers hold equal numbers of experts, to within one;
+//  5. what the previous placement gave, and what workers hold in memory, stays where it is.
+#ifndef OCTET_COORDINATOR_PLACEMENT_PLANNER_H_
+#define OCTET_COORDINATOR_PLACEMENT_PLANNER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/ids.h"
+#include "core/placement.h"
+
+namespace octet {
+
+struct PlannerWorker {
+  WorkerId id;
+  std::string zone;            // empty: all such workers share one unnamed zone
+  std::string host;            // empty: a host of its own
+  uint64_t memory_bytes = 0;   // budget for experts; 0: no bound
+  std::vector<ExpertId> held;  // in memory now, cheap to keep
+  // False: the worker keeps what `previous` or `held` gives it, but takes nothing new.
+  bool accepts_new = true;
+};
+
+struct PlannerInput {
+  std::vector<PlannerWorker> workers;  // live, in any order
+  uint32_t experts = 0;
+  uint64_t expert_bytes = 0;
+  uint32_t replication = 1;     // replicas wanted of each expert; fewer where workers lack
+  uint32_t extra_replicas = 0;  // further ones, for the hottest experts
+  std::vector<uint64_t> load;   // rows computed, by expert; empty: unknown
+  const Placement* previous = nullptr;
+};
+
+struct PlacementPlan {
+  std::vector<std::vector<WorkerId>> expert_replicas;  // [expert], preferred first
+  std::vector<ExpertId> unplaced;                      // no replica: the budgets do not allow it
+  // Fewer replicas than min(replication, workers).
+  std::vector<ExpertId> under_replicated;
+  uint32_t loads = 0;  // (worker, expert) pairs that are neither in `previous` nor held
+};
+
+// Deterministic in its input, whatever the order of `workers`. INVALID_ARGUMENT for 0 or more than
+// kExpertsMax experts, replication 0, a repeated id, `load` of a wrong length or more than
+// kWorkersMax workers; FAILED_PRECONDITION without a worker.
+absl::StatusOr<PlacementPlan> PlanPlacement(const PlannerInput& input);
+
+// Indices into `workers` in an order in which neighbours are in different zones, then hosts, as far
+// as possible. `workers` must be sorted by id for a deterministic result.
+std::vector<uint32_t> AlternateDomains(const std::vector<PlannerWorker>& workers);
+
+}  // namespace octet
+
+#endif  // OCTET_COORDINATOR_PLACEMENT_PLANNER_H_

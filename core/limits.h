@@ -79,6 +79,11 @@ inline constexpr uint32_t kTemplateDepthMax = 64;
 inline constexpr uint64_t kFrameBytesMax = 256u << 20;
 inline constexpr uint32_t kDispatchRowsMax = kStepTokensMax;
 inline constexpr uint32_t kWorkerQueuedFramesMax = 4096;
+// Dispatches of one stream that a worker has read and not yet answered; past that it stops reading.
+inline constexpr uint32_t kStreamDispatchesMax = 64;
+// Dispatches of one link that wait to be written; past that a dispatch fails at once.
+inline constexpr uint32_t kLinkQueuedDispatchesMax = 64;
+inline constexpr uint32_t kReplyPoolBuffersMax = 32;
 inline constexpr uint32_t kWorkersMax = 512;
 // Attempts for one group of rows inside a step before it waits for a new placement.
 inline constexpr uint32_t kDispatchAttemptsMax = 8;

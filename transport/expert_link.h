@@ -10,22 +10,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/dispatch_key.h"
 #include "core/ids.h"
 #include "transport/dispatch_plan.h"
+#include "transport/reply_pool.h"
 #include "transport/wire_rows.h"
 
 namespace octet {
-
-// Echoed by the reply; identifies one attempt.
-struct DispatchKey {
-  RouterId router;
-  uint64_t incarnation = 0;
-  StepId step;
-  uint32_t micro_batch = 0;
-  LayerId layer;
-  uint32_t attempt = 0;
-  friend bool operator==(const DispatchKey&, const DispatchKey&) = default;
-};
 
 // One dispatch to one worker. `rows` and `share` stay valid until the reply callback has run or
 // Cancel returned.
@@ -37,6 +28,8 @@ struct ExpertDispatch {
   bool prefill = false;
   WireRows rows;                       // the whole step's rows; the share says which of them travel
   const WorkerShare* share = nullptr;  // what this worker computes
+  // Where the link takes the reply's buffer from; may be null. Outlives the link's callbacks.
+  std::shared_ptr<ReplyPool> pool;
 };
 
 // Reply rows are f32, [sum of group sizes][hidden], in the order of share->groups, already widened
@@ -58,7 +51,8 @@ class ExpertLink {
   // returns: with rows, or with the worker's refusal (FAILED_PRECONDITION wrong digest, NOT_FOUND
   // not held, DATA_LOSS checksum or weights), or UNAVAILABLE when the link broke.
   virtual void Send(const ExpertDispatch& dispatch, ReplyFn done) = 0;
-  // After it returns, no callback of `key` runs any more and its buffers are free.
+  // After it returns, no callback of `key` runs any more and its buffers are free. Never called
+  // from a reply callback.
   virtual void Cancel(const DispatchKey& key) = 0;
   // False after a break, until the link has connected again on its own.
   virtual bool connected() const = 0;

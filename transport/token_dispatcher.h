@@ -16,13 +16,16 @@
 #include "core/ids.h"
 #include "core/placement.h"
 #include "kernels/kernels.h"
+#include "transport/attempt_tracker.h"
 #include "transport/expert_link.h"
+#include "transport/latency_estimate.h"
 #include "transport/wire_rows.h"
 
 namespace octet {
 
-// Makes a link to a placed worker. Called on the dispatcher's thread when a placement names a new
-// worker.
+// Makes a link to a placed worker, without waiting for it to connect; null where that is impossible
+// (the worker then counts as gone). Called inside SetPlacement, on its caller's thread, when a
+// placement names a new worker or a new address.
 using LinkFactory = std::function<std::shared_ptr<ExpertLink>(const PlacedWorker&)>;
 
 struct DispatcherOptions {
@@ -30,17 +33,36 @@ struct DispatcherOptions {
   uint64_t incarnation = 0;
   std::string compute_digest;
   std::string model_version;
+  AttemptPolicy attempts;
+  HedgePolicy hedge;
+  // Called instead of sleeping for at most the given time, so that a simulation on one thread can
+  // advance its clock and deliver replies. Null in production.
+  std::function<void(Duration)> wait;
 };
 
 struct DispatcherStats {
-  uint64_t dispatches = 0;
-  uint64_t redispatches = 0;
+  uint64_t dispatches = 0;    // messages to workers, all kinds
+  uint64_t redispatches = 0;  // of them: after a failure
+  uint64_t hedges = 0;        // of them: because a reply was late
+  uint64_t hedges_won = 0;    // hedges that answered first
   uint64_t waits_without_replica = 0;
   std::vector<uint64_t> tokens_per_expert;
 };
 
-// Where one Dispatch is in flight; consumed by Combine. Move-only.
-class DispatchHandle;
+// Where one Dispatch is in flight. Destroyed on the dispatcher's thread and before the dispatcher;
+// that cancels what is still in flight and frees the replies.
+class DispatchHandle {
+ public:
+  ~DispatchHandle();
+  DispatchHandle(const DispatchHandle&) = delete;
+  DispatchHandle& operator=(const DispatchHandle&) = delete;
+
+ private:
+  friend class TokenDispatcher;
+  struct Impl;
+  explicit DispatchHandle(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
 
 // Dispatch and Combine belong to one thread (the step loop); SetPlacement and stats() to any.
 class TokenDispatcher {
@@ -61,6 +83,7 @@ class TokenDispatcher {
   // peer.
   std::unique_ptr<DispatchHandle> Dispatch(StepId step, uint32_t micro_batch, LayerId layer,
                                            bool prefill, const WireRows& rows, const TopK& choice);
+  // Several handles may be in flight; the failures of all are handled while one is waited for.
   // Blocks until each (row, slot) has a result: replies[row * k + slot] then points at `hidden`
   // floats, valid until the handle is destroyed. UNAVAILABLE when some expert still has no replica
   // at `give_up`, CANCELLED after Stop; the step can then be run again from its start. An expert is

@@ -1,0 +1,512 @@
+#include "transport/token_dispatcher.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/check.h"
+#include "core/log.h"
+#include "core/mutex.h"
+#include "transport/dispatch_plan.h"
+
+namespace octet {
+namespace {
+
+// How often a dispatch without a replica looks again by itself (a link may have reconnected).
+constexpr Duration kRecheck = Duration::Millis(20);
+// A sleep never lasts longer than this.
+constexpr Duration kSleepMax = Duration::Millis(1'000);
+// A late worker is passed over for so long after it lost to a hedge, doubling each time.
+constexpr Duration kSuspectMin = Duration::Millis(200);
+constexpr Duration kSuspectMax = Duration::Millis(10'000);
+// Hedges may be a tenth of all dispatches, and this many in a row.
+constexpr double kHedgeShare = 0.1;
+constexpr double kHedgeBurst = 8;
+// A reply so much later than late is waited for no longer, whatever the budget.
+constexpr int kHopelessFactor = 4;
+
+using LinkTable = std::map<WorkerId, std::shared_ptr<ExpertLink>>;
+
+// What the data path plans with: replaced as a whole, never changed.
+struct View {
+  std::shared_ptr<const Placement> placement;
+  LinkTable links;
+
+  ExpertLink* Connected(WorkerId id) const {
+    const auto it = links.find(id);
+    const bool up = it != links.end() && it->second != nullptr && it->second->connected();
+    return up ? it->second.get() : nullptr;
+  }
+};
+
+// Where replies from any thread meet the step loop.
+struct Mailbox {
+  Mutex mu;
+  CondVar cv;
+  std::vector<std::pair<uint32_t, ExpertReply>> replies OCTET_GUARDED_BY(mu);
+  std::shared_ptr<const View> view OCTET_GUARDED_BY(mu);
+  bool view_changed OCTET_GUARDED_BY(mu) = false;
+  bool stopped OCTET_GUARDED_BY(mu) = false;
+
+  void Push(uint32_t serial, ExpertReply reply) {
+    {
+      MutexLock lock(mu);
+      replies.emplace_back(serial, std::move(reply));
+    }
+    cv.NotifyOne();
+  }
+};
+
+// The dispatcher's opinion of a worker. Step thread only.
+struct WorkerHealth {
+  LatencyEstimate latency;
+  uint32_t suspicions = 0;
+  MonotonicTime suspect_until;
+  // Refused our digest under this epoch: unusable until a newer one.
+  bool wrong_digest = false;
+  Epoch wrong_digest_epoch;
+};
+
+constexpr uint32_t kNotAHedge = UINT32_MAX;
+
+// One message to one worker.
+struct Sent {
+  WorkerShare share;
+  std::shared_ptr<ExpertLink> link;
+  DispatchKey key;
+  MonotonicTime started;
+  Duration late_after;
+  uint32_t hedge_of = kNotAHedge;
+  std::vector<float> reply;
+};
+
+}  // namespace
+
+struct DispatchHandle::Impl {
+  Impl(TokenDispatcher::Impl* dispatcher, std::vector<ExpertGroup> g, const AttemptPolicy& policy)
+      : owner(dispatcher), groups(std::move(g)), tracker(groups.size(), policy) {}
+
+  TokenDispatcher::Impl* owner;
+  ExpertDispatch head;  // all but the share
+  std::vector<ExpertGroup> groups;
+  AttemptTracker tracker;
+  std::deque<Sent> sent;  // index is the tracker's attempt
+  std::vector<const float*> replies;
+  absl::Status last_error;
+  bool waiting = false;  // counted as waiting without a replica
+};
+
+struct TokenDispatcher::Impl {
+  Impl(DispatcherOptions o, LinkFactory l, const Clock* c)
+      : options(std::move(o)), factory(std::move(l)), clock(c) {
+    MutexLock lock(mailbox->mu);
+    mailbox->view = std::make_shared<View>();
+  }
+
+  std::shared_ptr<const View> CurrentView() const {
+    MutexLock lock(mailbox->mu);
+    return mailbox->view;
+  }
+  void SetPlacement(std::shared_ptr<const Placement> placement);
+
+  // ---- Step thread only, from here ----
+  bool Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects, MonotonicTime now);
+  std::vector<ExpertGroup> CopyGroups(const DispatchHandle::Impl& h,
+                                      const std::vector<uint32_t>& indices) const;
+  void SendWaiting(DispatchHandle::Impl& h);
+  void SendShare(DispatchHandle::Impl& h, WorkerShare share, uint32_t hedge_of);
+  void HedgeLate(DispatchHandle::Impl& h);
+  void Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now);
+  void DrainReplies();
+  void OnReply(uint32_t serial, ExpertReply reply);
+  void OnSuccess(DispatchHandle::Impl& h, uint32_t attempt, ExpertReply reply, MonotonicTime now);
+  void OnFailure(DispatchHandle::Impl& h, uint32_t attempt, const absl::Status& status,
+                 MonotonicTime now);
+  void CancelLive(DispatchHandle::Impl& h);
+  // True when something came or changed meanwhile.
+  void Sleep(DispatchHandle::Impl& h, MonotonicTime now, MonotonicTime give_up);
+  bool stopped() const {
+    MutexLock lock(mailbox->mu);
+    return mailbox->stopped;
+  }
+
+  const DispatcherOptions options;
+  const LinkFactory factory;
+  const Clock* const clock;
+  const std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
+  const std::shared_ptr<ReplyPool> pool = std::make_shared<ReplyPool>();
+  Mutex placement_mu;  // one SetPlacement at a time; taken before mailbox->mu
+
+  std::shared_ptr<const View> view;
+  std::map<WorkerId, WorkerHealth> health;
+  std::vector<DispatchHandle::Impl*> handles;
+  struct InFlight {
+    DispatchHandle::Impl* handle;
+    uint32_t attempt;
+  };
+  std::unordered_map<uint32_t, InFlight> in_flight;  // by DispatchKey::attempt
+  std::vector<std::pair<uint32_t, ExpertReply>> arrived;
+  uint32_t next_serial = 1;
+  double hedge_budget = kHedgeBurst;
+
+  mutable Mutex stats_mu;
+  DispatcherStats stats OCTET_GUARDED_BY(stats_mu);
+};
+
+void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placement) {
+  OCTET_CHECK(placement != nullptr);
+  MutexLock order(placement_mu);
+  const std::shared_ptr<const View> old = CurrentView();
+  if (old->placement != nullptr && placement->epoch < old->placement->epoch) return;
+  auto next = std::make_shared<View>();
+  for (const PlacedWorker& worker : placement->workers) {
+    const PlacedWorker* known = old->placement ? old->placement->FindWorker(worker.id) : nullptr;
+    const auto it = old->links.find(worker.id);
+    const bool keep = known != nullptr && known->address == worker.address &&
+                      it != old->links.end() && it->second != nullptr;
+    next->links[worker.id] = keep ? it->second : factory(worker);
+  }
+  next->placement = std::move(placement);
+  {
+    MutexLock lock(mailbox->mu);
+    mailbox->view = std::move(next);
+    mailbox->view_changed = true;
+  }
+  mailbox->cv.NotifyOne();
+}
+
+bool TokenDispatcher::Impl::Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects,
+                                   MonotonicTime now) {
+  if (view->Connected(id) == nullptr || !h.tracker.Allows(id, now)) return false;
+  const WorkerHealth& w = health[id];
+  if (w.wrong_digest && w.wrong_digest_epoch >= view->placement->epoch) return false;
+  return accept_suspects || w.suspect_until <= now;
+}
+
+std::vector<ExpertGroup> TokenDispatcher::Impl::CopyGroups(
+    const DispatchHandle::Impl& h, const std::vector<uint32_t>& indices) const {
+  std::vector<ExpertGroup> groups;
+  groups.reserve(indices.size());
+  for (const uint32_t g : indices) groups.push_back(h.groups[g]);
+  return groups;
+}
+
+void TokenDispatcher::Impl::SendWaiting(DispatchHandle::Impl& h) {
+  view = CurrentView();
+  if (view->placement == nullptr) return;
+  const std::vector<uint32_t> waiting = h.tracker.Waiting(view->placement->epoch);
+  if (waiting.empty()) return;
+  const MonotonicTime now = clock->Now();
+  std::vector<ExpertGroup> left = CopyGroups(h, waiting);
+  // Workers that were late of late only where there is no other.
+  for (const bool accept_suspects : {false, true}) {
+    if (left.empty()) break;
+    DispatchPlan plan =
+        BuildDispatchPlan(std::move(left), *view->placement, h.head.key.layer,
+                          [&](WorkerId id) { return Usable(h, id, accept_suspects, now); });
+    left = std::move(plan.unplaceable);
+    for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), kNotAHedge);
+  }
+}
+
+void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share,
+                                      uint32_t hedge_of) {
+  const MonotonicTime now = clock->Now();
+  std::vector<uint32_t> indices;
+  for (const ExpertGroup& group : share.groups) {
+    const auto it =
+        std::lower_bound(h.groups.begin(), h.groups.end(), group.expert,
+                         [](const ExpertGroup& g, ExpertId expert) { return g.expert < expert; });
+    indices.push_back(static_cast<uint32_t>(it - h.groups.begin()));
+  }
+  const WorkerId worker = share.worker;
+  const Duration late_after = health[worker].latency.LateAfter(share.rows.size(), options.hedge);
+  const uint32_t attempt =
+      h.tracker.Start(worker, std::move(indices), now + late_after, view->placement->epoch);
+  OCTET_CHECK_EQ(attempt, h.sent.size());
+  Sent& sent = h.sent.emplace_back();
+  sent.share = std::move(share);
+  sent.link = view->links.find(worker)->second;
+  sent.key = h.head.key;
+  sent.key.attempt = next_serial++;
+  sent.started = now;
+  sent.late_after = late_after;
+  sent.hedge_of = hedge_of;
+  in_flight[sent.key.attempt] = {&h, attempt};
+  hedge_budget = std::min(hedge_budget + kHedgeShare, kHedgeBurst);
+  {
+    MutexLock lock(stats_mu);
+    ++stats.dispatches;
+    if (hedge_of != kNotAHedge) {
+      ++stats.hedges;
+    } else if (!h.last_error.ok()) {
+      ++stats.redispatches;
+    }
+  }
+  ExpertDispatch dispatch = h.head;
+  dispatch.key = sent.key;
+  dispatch.epoch = view->placement->epoch;
+  dispatch.share = &sent.share;
+  sent.link->Send(dispatch, [box = mailbox, serial = sent.key.attempt](ExpertReply reply) {
+    box->Push(serial, std::move(reply));
+  });
+}
+
+void TokenDispatcher::Impl::HedgeLate(DispatchHandle::Impl& h) {
+  const MonotonicTime now = clock->Now();
+  const std::vector<uint32_t> late = h.tracker.Late(now);
+  if (late.empty()) return;
+  view = CurrentView();
+  for (const uint32_t attempt : late) Hedge(h, attempt, now);
+}
+
+void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now) {
+  const Sent& sent = h.sent[attempt];
+  const std::vector<uint32_t> open = h.tracker.OpenGroups(attempt);
+  const bool hopeless = now >= sent.started + Duration{sent.late_after.ns * kHopelessFactor};
+  if (hedge_budget < 1 && !hopeless) {
+    h.tracker.PostponeHedge(attempt, now + kRecheck);
+    return;
+  }
+  const auto elsewhere = [&](WorkerId id) {
+    return Usable(h, id, false, now) && std::none_of(open.begin(), open.end(), [&](uint32_t g) {
+             return h.tracker.Tries(id, g);
+           });
+  };
+  DispatchPlan plan =
+      BuildDispatchPlan(CopyGroups(h, open), *view->placement, h.head.key.layer, elsewhere);
+  if (plan.unplaceable.empty()) {
+    h.tracker.Hedged(attempt);
+  } else {
+    h.tracker.PostponeHedge(attempt, now + std::max(sent.late_after, kRecheck));
+  }
+  if (plan.shares.empty()) return;
+  hedge_budget = std::max(hedge_budget - 1, 0.0);
+  for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), attempt);
+}
+
+void TokenDispatcher::Impl::DrainReplies() {
+  {
+    MutexLock lock(mailbox->mu);
+    std::swap(arrived, mailbox->replies);
+  }
+  for (auto& entry : arrived) OnReply(entry.first, std::move(entry.second));
+  arrived.clear();
+}
+
+void TokenDispatcher::Impl::OnReply(uint32_t serial, ExpertReply reply) {
+  const auto it = in_flight.find(serial);
+  if (it == in_flight.end()) {  // late: the rows were computed elsewhere
+    pool->Give(std::move(reply.rows));
+    return;
+  }
+  const InFlight where = it->second;
+  in_flight.erase(it);
+  DispatchHandle::Impl& h = *where.handle;
+  const MonotonicTime now = clock->Now();
+  size_t expected = 0;
+  for (const ExpertGroup& group : h.sent[where.attempt].share.groups) {
+    expected += group.rows.size() * h.head.rows.format.hidden;
+  }
+  if (reply.status.ok() && reply.rows.size() != expected) {
+    reply.status = absl::DataLossError(
+        absl::StrCat("the reply has ", reply.rows.size(), " values instead of ", expected));
+  }
+  if (reply.status.ok()) {
+    OnSuccess(h, where.attempt, std::move(reply), now);
+  } else {
+    OnFailure(h, where.attempt, reply.status, now);
+  }
+}
+
+void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt, ExpertReply reply,
+                                      MonotonicTime now) {
+  Sent& sent = h.sent[attempt];
+  WorkerHealth& worker = health[sent.share.worker];
+  worker.latency.Add(sent.share.rows.size(), now - sent.started);
+  sent.reply = std::move(reply.rows);
+  const std::vector<uint32_t> completed = h.tracker.Succeed(attempt);
+  const size_t hidden = h.head.rows.format.hidden;
+  const float* row = sent.reply.data();
+  for (const ExpertGroup& group : sent.share.groups) {
+    const bool first = std::any_of(completed.begin(), completed.end(),
+                                   [&](uint32_t g) { return h.groups[g].expert == group.expert; });
+    for (const uint32_t slot : group.slot_index) {
+      if (first) h.replies[slot] = row;
+      row += hidden;
+    }
+  }
+  if (completed.empty()) return;
+  if (sent.hedge_of == kNotAHedge) {
+    if (now - sent.started < sent.late_after) worker.suspicions = 0;
+    return;
+  }
+  const WorkerId loser = h.tracker.worker(sent.hedge_of);
+  WorkerHealth& late = health[loser];
+  const Duration pause{
+      std::min(kSuspectMin.ns << std::min(late.suspicions++, 16u), kSuspectMax.ns)};
+  late.suspect_until = now + pause;
+  LogWarning("worker ", loser.value(), " did not answer in ", sent.late_after.millis(),
+             " ms; its rows were computed by worker ", sent.share.worker.value());
+  MutexLock lock(stats_mu);
+  ++stats.hedges_won;
+}
+
+void TokenDispatcher::Impl::OnFailure(DispatchHandle::Impl& h, uint32_t attempt,
+                                      const absl::Status& status, MonotonicTime now) {
+  const WorkerId id = h.sent[attempt].share.worker;
+  h.last_error = status;
+  h.tracker.Fail(attempt, now, !absl::IsResourceExhausted(status));
+  if (absl::IsFailedPrecondition(status)) {
+    WorkerHealth& worker = health[id];
+    worker.wrong_digest = true;
+    worker.wrong_digest_epoch = view->placement->epoch;
+    LogError("worker ", id.value(), " serves another model than this router: ", status.message());
+  } else if (!absl::IsCancelled(status)) {
+    LogWarning("worker ", id.value(), ": dispatch of layer ", h.head.key.layer.value(),
+               " failed, sending it elsewhere: ", status.ToString());
+  }
+}
+
+void TokenDispatcher::Impl::CancelLive(DispatchHandle::Impl& h) {
+  for (const uint32_t attempt : h.tracker.Live()) {
+    const Sent& sent = h.sent[attempt];
+    if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
+  }
+}
+
+void TokenDispatcher::Impl::Sleep(DispatchHandle::Impl& h, MonotonicTime now,
+                                  MonotonicTime give_up) {
+  MonotonicTime until = std::min(give_up, now + kSleepMax);
+  for (const DispatchHandle::Impl* handle : handles) {
+    until = std::min(until, handle->tracker.NextChange(now));
+  }
+  if (h.waiting) until = std::min(until, now + kRecheck);
+  const Duration length = std::max(until - now, Duration::Micros(50));
+  if (options.wait) {
+    options.wait(length);
+    return;
+  }
+  MutexLock lock(mailbox->mu);
+  if (mailbox->replies.empty() && !mailbox->stopped && !mailbox->view_changed) {
+    mailbox->cv.WaitFor(mailbox->mu, std::chrono::nanoseconds(length.ns));
+  }
+  mailbox->view_changed = false;
+}
+
+TokenDispatcher::TokenDispatcher(DispatcherOptions options, LinkFactory links, const Clock* clock)
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(links), clock)) {}
+
+TokenDispatcher::~TokenDispatcher() {
+  OCTET_CHECK(impl_->handles.empty()) << "a DispatchHandle outlives its dispatcher";
+}
+
+void TokenDispatcher::SetPlacement(std::shared_ptr<const Placement> placement) {
+  impl_->SetPlacement(std::move(placement));
+}
+
+std::shared_ptr<const Placement> TokenDispatcher::placement() const {
+  return impl_->CurrentView()->placement;
+}
+
+bool TokenDispatcher::Ready() const {
+  const std::shared_ptr<const View> view = impl_->CurrentView();
+  if (view->placement == nullptr || view->placement->expert_replicas.empty()) return false;
+  for (const std::vector<WorkerId>& replicas : view->placement->expert_replicas) {
+    if (std::none_of(replicas.begin(), replicas.end(),
+                     [&](WorkerId id) { return view->Connected(id) != nullptr; })) {
+      return false;
+    }
+  }
+  return true;
+}
+
+std::unique_ptr<DispatchHandle> TokenDispatcher::Dispatch(StepId step, uint32_t micro_batch,
+                                                          LayerId layer, bool prefill,
+                                                          const WireRows& rows,
+                                                          const TopK& choice) {
+  OCTET_CHECK_EQ(rows.rows, choice.rows);
+  auto state = std::make_unique<DispatchHandle::Impl>(impl_.get(), GroupByExpert(choice),
+                                                      impl_->options.attempts);
+  DispatchHandle::Impl& h = *state;
+  h.head.key.router = impl_->options.router;
+  h.head.key.incarnation = impl_->options.incarnation;
+  h.head.key.step = step;
+  h.head.key.micro_batch = micro_batch;
+  h.head.key.layer = layer;
+  h.head.compute_digest = &impl_->options.compute_digest;
+  h.head.model_version = &impl_->options.model_version;
+  h.head.prefill = prefill;
+  h.head.rows = rows;
+  h.head.pool = impl_->pool;
+  h.replies.assign(choice.rows * choice.k, nullptr);
+  {
+    MutexLock lock(impl_->stats_mu);
+    std::vector<uint64_t>& tokens = impl_->stats.tokens_per_expert;
+    if (!h.groups.empty() && tokens.size() <= h.groups.back().expert.value()) {
+      tokens.resize(h.groups.back().expert.value() + 1);
+    }
+    for (const ExpertGroup& group : h.groups) tokens[group.expert.value()] += group.rows.size();
+  }
+  impl_->handles.push_back(&h);
+  impl_->SendWaiting(h);
+  return std::unique_ptr<DispatchHandle>(new DispatchHandle(std::move(state)));
+}
+
+absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give_up,
+                                      std::vector<const float*>* replies) {
+  DispatchHandle::Impl& h = *handle.impl_;
+  for (;;) {
+    impl_->DrainReplies();
+    if (h.tracker.done()) break;
+    if (impl_->stopped()) return absl::CancelledError("the dispatcher was stopped");
+    for (DispatchHandle::Impl* each : impl_->handles) {
+      impl_->SendWaiting(*each);
+      impl_->HedgeLate(*each);
+    }
+    const MonotonicTime now = impl_->clock->Now();
+    const bool waiting = h.tracker.Live().empty();
+    if (waiting && !h.waiting) {
+      MutexLock lock(impl_->stats_mu);
+      ++impl_->stats.waits_without_replica;
+    }
+    h.waiting = waiting;
+    if (now >= give_up) {
+      return absl::UnavailableError(absl::StrCat(
+          "layer ", h.head.key.layer.value(), ": no replica of an expert answered in time",
+          h.last_error.ok() ? "" : "; last failure: ", h.last_error.message()));
+    }
+    impl_->Sleep(h, now, give_up);
+  }
+  impl_->CancelLive(h);
+  *replies = h.replies;
+  return absl::OkStatus();
+}
+
+void TokenDispatcher::Stop() {
+  {
+    MutexLock lock(impl_->mailbox->mu);
+    impl_->mailbox->stopped = true;
+  }
+  impl_->mailbox->cv.NotifyOne();
+}
+
+DispatcherStats TokenDispatcher::stats() const {
+  MutexLock lock(impl_->stats_mu);
+  return impl_->stats;
+}
+
+DispatchHandle::DispatchHandle(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+DispatchHandle::~DispatchHandle() {
+  TokenDispatcher::Impl& owner = *impl_->owner;
+  owner.CancelLive(*impl_);
+  for (Sent& sent : impl_->sent) owner.pool->Give(std::move(sent.reply));
+  owner.handles.erase(std::find(owner.handles.begin(), owner.handles.end(), impl_.get()));
+}
+
+}  // namespace octet

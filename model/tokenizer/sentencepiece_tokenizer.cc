@@ -270,12 +270,14 @@ std::vector<SentencePieceTokenizer::Part> SentencePieceTokenizer::CutUnigram(
   };
   std::vector<Best> best(text.size() + 1);
   const float unknown_score = score_min_ - kUnknownPenalty;
+  // Sums in single precision, as the library has done since 0.2: ties between segmentations hang on
+  // it.
   for (size_t begin = 0; begin < text.size();) {
     const float until_here = best[begin].score;
     const size_t char_length = DecodeUtf8(text.substr(begin)).length;
     const auto offer = [&](size_t end, TokenId id, double score) {
       Best& target = best[end];
-      const double sum = score + until_here;
+      const float sum = static_cast<float>(score) + until_here;
       if (target.begin >= 0 && sum <= target.score) return;
       target = {id, static_cast<float>(sum), static_cast<int64_t>(begin)};
     };

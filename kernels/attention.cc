@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
 #include "core/limits.h"
+#include "kernels/dispatch.h"
 #include "kernels/kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/reference/reference.h"
@@ -19,25 +21,129 @@ void CheckSequences(const KvLayer& cache, absl::Span<const SequenceRows> sequenc
   }
 }
 
-void StoreElement(DType dtype, uint8_t* base, size_t index, float value) {
+// Rounds a row to the cache's elements. `out` holds n of them.
+void RoundRow(const KernelTable* table, DType dtype, const float* x, size_t n, uint8_t* out) {
   if (dtype == DType::kF32) {
-    std::memcpy(base + 4 * index, &value, 4);
+    std::memcpy(out, x, 4 * n);
+  } else if (table != nullptr) {
+    table->to_half(x, n, reinterpret_cast<uint16_t*>(out));
   } else {
-    const uint16_t h = F32ToF16(value);
-    std::memcpy(base + 2 * index, &h, 2);
+    for (size_t i = 0; i < n; ++i) {
+      const uint16_t h = F32ToF16(x[i]);
+      std::memcpy(out + 2 * i, &h, 2);
+    }
   }
 }
 
-void AppendRow(const KvLayer& cache, uint8_t* block, size_t slot, const float* k, const float* v) {
+// Element is uint32_t or uint16_t: the bits of one f32 or f16.
+template <typename Element>
+void StoreRow(const KvLayer& cache, const uint8_t* k_row, const uint8_t* v_row, size_t slot,
+              uint8_t* block) {
   const size_t head_dim = cache.head_dim;
-  const size_t head_bytes = kBlock * head_dim * DTypeBytes(cache.dtype);
+  const auto* k = reinterpret_cast<const Element*>(k_row);
+  const auto* v = reinterpret_cast<const Element*>(v_row);
+  auto* keys = reinterpret_cast<Element*>(block);
+  auto* values = keys + cache.kv_heads * head_dim * kBlock;
   for (size_t h = 0; h < cache.kv_heads; ++h) {
-    uint8_t* k_head = block + h * head_bytes;
-    uint8_t* v_head = block + (cache.kv_heads + h) * head_bytes;
-    for (size_t d = 0; d < head_dim; ++d) {
-      StoreElement(cache.dtype, k_head, d * kBlock + slot, k[h * head_dim + d]);
-      StoreElement(cache.dtype, v_head, slot * head_dim + d, v[h * head_dim + d]);
+    Element* key = keys + h * head_dim * kBlock + slot;
+    for (size_t d = 0; d < head_dim; ++d) key[d * kBlock] = k[h * head_dim + d];
+    std::memcpy(values + (h * kBlock + slot) * head_dim, v + h * head_dim,
+                head_dim * sizeof(Element));
+  }
+}
+
+// Rows [begin, end) of one sequence.
+void AppendRows(const KernelTable* table, const KvLayer& cache, const SequenceRows& s, size_t begin,
+                size_t end, ConstTensorF32 k, ConstTensorF32 v, uint8_t* rounded) {
+  const size_t bytes = k.cols * DTypeBytes(cache.dtype);
+  for (size_t i = begin; i < end; ++i) {
+    const size_t position = s.position_begin + i;
+    uint8_t* block = cache.data + s.blocks[position / kBlock].value() * cache.block_stride_bytes;
+    RoundRow(table, cache.dtype, k.row(s.row_begin + i), k.cols, rounded);
+    RoundRow(table, cache.dtype, v.row(s.row_begin + i), k.cols, rounded + bytes);
+    if (cache.dtype == DType::kF32) {
+      StoreRow<uint32_t>(cache, rounded, rounded + bytes, position % kBlock, block);
+    } else {
+      StoreRow<uint16_t>(cache, rounded, rounded + bytes, position % kBlock, block);
     }
+  }
+}
+
+// A share of the queries of one sequence that read one kv head.
+struct Share {
+  const SequenceRows* sequence;
+  size_t first_row;
+  size_t rows;
+  size_t kv_head;
+};
+
+struct AttentionCall {
+  const KernelTable& table;
+  const KvLayer& cache;
+  size_t group;
+  uint32_t window;
+  ConstTensorF32 q;
+  TensorF32 out;
+};
+
+void AttendShare(const AttentionCall& call, const Share& share, float* scratch) {
+  static_assert(sizeof(BlockId) == sizeof(uint32_t));
+  const SequenceRows& s = *share.sequence;
+  const size_t row = s.row_begin + share.first_row;
+  AttentionTask task;
+  task.cache = call.cache.data;
+  task.block_stride = call.cache.block_stride_bytes;
+  task.blocks = reinterpret_cast<const uint32_t*>(s.blocks.data());
+  task.half = call.cache.dtype == DType::kF16;
+  task.kv_heads = call.cache.kv_heads;
+  task.head_dim = call.cache.head_dim;
+  task.kv_head = share.kv_head;
+  task.position = s.position_begin + share.first_row;
+  task.rows = share.rows;
+  task.window = call.window;
+  task.q_stride = call.q.stride;
+  task.out_stride = call.out.stride;
+  task.scratch = scratch;
+  // More query heads a kv head than a task holds go in parts.
+  const size_t first_head = share.kv_head * call.group;
+  for (size_t h = 0; h < call.group; h += kAttentionQueries) {
+    task.group = std::min(kAttentionQueries, call.group - h);
+    const size_t column = (first_head + h) * call.cache.head_dim;
+    task.q = call.q.row(row) + column;
+    task.out = call.out.row(row) + column;
+    call.table.attention(task);
+  }
+}
+
+void FastAttention(const ExecContext& ctx, const AttentionCall& call,
+                   absl::Span<const SequenceRows> sequences) {
+  const size_t rows_max = std::max<size_t>(1, kAttentionQueries / call.group);
+  size_t count = 0;
+  size_t work = 0;  // multiply-adds, about
+  for (const SequenceRows& s : sequences) {
+    count += (s.rows + rows_max - 1) / rows_max * call.cache.kv_heads;
+    work += s.rows * (s.position_begin + s.rows) * call.q.cols;
+  }
+  Scratch scratch(ctx);
+  Share* shares = scratch.Alloc<Share>(count);
+  Share* share = shares;
+  for (const SequenceRows& s : sequences) {
+    for (size_t head = 0; head < call.cache.kv_heads; ++head) {
+      for (size_t row = 0; row < s.rows; row += rows_max) {
+        *share++ = {&s, row, std::min(rows_max, s.rows - row), head};
+      }
+    }
+  }
+  const size_t floats = AttentionScratchFloats(call.cache.head_dim);
+  float* memory = scratch.Alloc<float>(floats * static_cast<size_t>(PoolThreads(ctx)));
+  const auto run = [&](size_t i, int thread) {
+    AttendShare(call, shares[i], memory + floats * static_cast<size_t>(thread));
+  };
+  constexpr size_t kInlineWork = 200'000;
+  if (ctx.pool == nullptr || work < kInlineWork) {
+    for (size_t i = 0; i < count; ++i) run(i, 0);
+  } else {
+    ctx.pool->ParallelFor(count, run);
   }
 }
 
@@ -51,12 +157,15 @@ void AppendKv(const ExecContext& ctx, const KvLayer& cache,
               absl::Span<const SequenceRows> sequences, ConstTensorF32 k, ConstTensorF32 v) {
   CheckSequences(cache, sequences, k.rows);
   OCTET_CHECK(k.cols == cache.kv_heads * cache.head_dim && v.cols == k.cols && v.rows == k.rows);
+  const KernelTable* table = FastKernels(ctx.level);
+  Scratch scratch(ctx);
+  const size_t row_bytes = 2 * k.cols * DTypeBytes(cache.dtype);
+  uint8_t* rounded = scratch.Alloc<uint8_t>(row_bytes * static_cast<size_t>(PoolThreads(ctx)));
   for (const SequenceRows& s : sequences) {
-    for (size_t i = 0; i < s.rows; ++i) {
-      const size_t position = s.position_begin + i;
-      uint8_t* block = cache.data + s.blocks[position / kBlock].value() * cache.block_stride_bytes;
-      AppendRow(cache, block, position % kBlock, k.row(s.row_begin + i), v.row(s.row_begin + i));
-    }
+    ParallelRange(ctx, s.rows, 8192 / (k.cols + 1) + 1, [&](size_t begin, size_t end, int thread) {
+      AppendRows(table, cache, s, begin, end, k, v,
+                 rounded + row_bytes * static_cast<size_t>(thread));
+    });
   }
 }
 
@@ -67,6 +176,11 @@ void PagedAttention(const ExecContext& ctx, const KvLayer& cache,
   OCTET_CHECK(heads % cache.kv_heads == 0 && q.cols == heads * cache.head_dim);
   OCTET_CHECK(out.rows == q.rows && out.cols == q.cols);
   const size_t group = heads / cache.kv_heads;
+  const KernelTable* table = FastKernels(ctx.level);
+  if (table != nullptr) {
+    FastAttention(ctx, {*table, cache, group, window, q, out}, sequences);
+    return;
+  }
   for (const SequenceRows& s : sequences) {
     ParallelRange(ctx, s.rows * heads, 4, [&](size_t begin, size_t end, int) {
       for (size_t i = begin; i < end; ++i) {

@@ -1,8 +1,12 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "kernels/dispatch.h"
 #include "kernels/kernels.h"
+#include "kernels/matmul_fast.h"
+#include "kernels/panel_layout.h"
 #include "kernels/parallel.h"
+#include "kernels/prepared_rows.h"
 #include "kernels/reference/reference.h"
 
 namespace octet {
@@ -27,6 +31,14 @@ void GateUpInt(const ExecContext& ctx, const ExpertWeights& w, const QuantizedRo
 
 void GateUpFloat(const ExecContext& ctx, const ExpertWeights& w, ConstTensorF32 x,
                  absl::Span<const uint32_t> row_indices, TensorF32 gate, TensorF32 up) {
+  const KernelTable* table = FastKernels(ctx.level);
+  if (table != nullptr) {
+    const float** rows = ctx.arena->Alloc<const float*>(row_indices.size());
+    for (size_t i = 0; i < row_indices.size(); ++i) rows[i] = x.row(row_indices[i]);
+    FastMatMulFloat(ctx, *table, w.gate, rows, gate);
+    FastMatMulFloat(ctx, *table, w.up, rows, up);
+    return;
+  }
   float* copy = ctx.arena->Alloc<float>(row_indices.size() * x.cols);
   for (size_t i = 0; i < row_indices.size(); ++i) {
     std::memcpy(copy + i * x.cols, x.row(row_indices[i]), x.cols * sizeof(float));
@@ -34,6 +46,82 @@ void GateUpFloat(const ExecContext& ctx, const ExpertWeights& w, ConstTensorF32 
   const ConstTensorF32 rows(copy, row_indices.size(), x.cols);
   MatMulFloat(ctx, w.gate, rows, gate);
   MatMulFloat(ctx, w.up, rows, up);
+}
+
+// Panels of the middle that one activation group of `down` spans, at most.
+constexpr size_t kMiddlePanelsMax = 8;
+
+// Everything the threads share while they compute the middle rows.
+struct FusedMiddle {
+  const KernelTable& table;
+  const FastInt& gate;
+  const FastInt& up;
+  const PreparedRows& x;
+  const PreparedRows& middle;
+  size_t panels;  // of gate and of up
+  size_t group;   // activation group of down
+};
+
+// One activation group of the middle for one tile: gate and up, silu, quantised into place.
+void ComputeMiddle(const FusedMiddle& f, size_t group_index, size_t tile_index) {
+  alignas(64) float gate[kTileRows * kPanelOutputs];
+  alignas(64) float up[kTileRows * kPanelOutputs];
+  alignas(64) float rows[kTileRows][kMiddlePanelsMax * kPanelOutputs];
+  const IntTile tile = f.x.Tile(tile_index);
+  const size_t per_group = f.group / kPanelOutputs;
+  for (size_t i = 0; i < per_group; ++i) {
+    const size_t panel = group_index * per_group + i;
+    if (panel < f.panels) {
+      f.gate.panel(f.gate.matrix, tile, panel, gate);
+      f.up.panel(f.up.matrix, tile, panel, up);
+      f.table.silu_mul(gate, up, tile.rows * kPanelOutputs, gate);
+    } else {
+      std::memset(gate, 0, sizeof gate);
+    }
+    for (size_t r = 0; r < tile.rows; ++r) {
+      std::memcpy(rows[r] + i * kPanelOutputs, gate + r * kPanelOutputs,
+                  kPanelOutputs * sizeof(float));
+    }
+  }
+  const IntTile out = f.middle.Tile(tile_index);
+  const size_t units = f.group / kUnit;
+  for (size_t r = 0; r < tile.rows; ++r) {
+    int8_t q[kMiddlePanelsMax * kPanelOutputs];
+    float scale;
+    f.table.quantize_row(rows[r], f.group, f.group, f.group, q, &scale);
+    f.middle.FillUnits(f.table, out, r, group_index * units, units, q, scale);
+  }
+}
+
+// All three matrices integer: the middle never exists as floats.
+void FusedFfn(const ExecContext& ctx, const KernelTable& table, const ExpertWeights& w,
+              const QuantizedRows& x, absl::Span<const uint32_t> row_indices, Scratch& scratch,
+              TensorF32 y) {
+  const FastInt gate(table, w.gate), up(table, w.up), down(table, w.down);
+  const PreparedRows rows(scratch, gate, x.group, row_indices.size());
+  const PreparedRows middle(scratch, down, w.down.format.activation_group, row_indices.size());
+  const size_t groups = x.padded_k / x.group;
+  ParallelRange(ctx, rows.tiles(), 65536 / (x.padded_k * kTileRows) + 1,
+                [&](size_t begin, size_t end, int) {
+                  for (size_t t = begin; t < end; ++t) {
+                    rows.Fill(table, t, [&](size_t i) {
+                      const size_t r = row_indices[i];
+                      return std::pair<const int8_t*, const float*>(x.q + r * x.padded_k,
+                                                                    x.scales + r * groups);
+                    });
+                  }
+                });
+  const FusedMiddle fused = {
+      table, gate, up, rows, middle, PanelCount(w.gate.n), w.down.format.activation_group};
+  const size_t per_group = 2 * fused.group / kPanelOutputs;
+  const size_t grain = PanelGrain(gate.matrix.panel_bytes, x.padded_k, rows.rows()) / per_group + 1;
+  ParallelRange(ctx, PaddedK(w.down.format, w.down.k) / fused.group, grain,
+                [&](size_t begin, size_t end, int) {
+                  for (size_t g = begin; g < end; ++g) {
+                    for (size_t t = 0; t < rows.tiles(); ++t) ComputeMiddle(fused, g, t);
+                  }
+                });
+  FastMatMulInt(ctx, down, middle, y);
 }
 
 void CheckShapes(const ExpertWeights& w, const ExpertInput& x, size_t rows, TensorF32 y) {
@@ -61,6 +149,11 @@ void ExpertFfn(const ExecContext& ctx, const ExpertWeights& weights, const Exper
   }
   if (rows == 0) return;
   Scratch scratch(ctx);
+  const KernelTable* table = FastKernels(ctx.level);
+  if (table != nullptr && x.q.q != nullptr && weights.down.format.is_integer()) {
+    FusedFfn(ctx, *table, weights, x.q, row_indices, scratch, y);
+    return;
+  }
   const size_t middle = weights.gate.n;
   const TensorF32 gate(scratch.Alloc<float>(rows * middle), rows, middle, middle);
   const TensorF32 up(scratch.Alloc<float>(rows * middle), rows, middle, middle);
@@ -69,9 +162,10 @@ void ExpertFfn(const ExecContext& ctx, const ExpertWeights& weights, const Exper
   } else {
     GateUpFloat(ctx, weights, x.f32, row_indices, gate, up);
   }
+  const auto silu_mul = table != nullptr ? table->silu_mul : reference::SiluMul;
   ParallelRange(ctx, rows, 8192 / (middle + 1) + 1, [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) {
-      reference::SiluMul(gate.row(r), up.row(r), middle, gate.row(r));
+      silu_mul(gate.row(r), up.row(r), middle, gate.row(r));
     }
   });
   MatMul(ctx, weights.down, gate, y);

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "core/limits.h"
+#include "kernels/dispatch.h"
 #include "kernels/kernels.h"
 #include "kernels/parallel.h"
 #include "kernels/reference/reference.h"
@@ -10,9 +11,17 @@
 namespace octet {
 namespace {
 
+using SoftmaxFn = void (*)(float* x, size_t n);
+
+SoftmaxFn SoftmaxOf(const ExecContext& ctx) {
+  const KernelTable* table = FastKernels(ctx.level);
+  return table != nullptr ? table->softmax : reference::Softmax;
+}
+
 // Softmax over logits (clobbered), the k best with ties to the lower id, renormalised.
-void ChooseExperts(float* logits, size_t experts, size_t k, uint32_t* ids, float* weights) {
-  reference::Softmax(logits, experts);
+void ChooseExperts(SoftmaxFn softmax, float* logits, size_t experts, size_t k, uint32_t* ids,
+                   float* weights) {
+  softmax(logits, experts);
   bool taken[kExpertsMax] = {};
   float sum = 0.0f;
   for (size_t slot = 0; slot < k; ++slot) {
@@ -30,11 +39,12 @@ void ChooseExperts(float* logits, size_t experts, size_t k, uint32_t* ids, float
 }
 
 // logits_i = sum over j of softmax_j(q_i k_j) v_j.
-void AttendExperts(const float* q, const float* k, const float* v, size_t experts, float* logits) {
+void AttendExperts(SoftmaxFn softmax, const float* q, const float* k, const float* v,
+                   size_t experts, float* logits) {
   float a[kExpertsMax];
   for (size_t i = 0; i < experts; ++i) {
     for (size_t j = 0; j < experts; ++j) a[j] = q[i] * k[j];
-    reference::Softmax(a, experts);
+    softmax(a, experts);
     float sum = 0.0f;
     for (size_t j = 0; j < experts; ++j) sum = std::fma(a[j], v[j], sum);
     logits[i] = sum;
@@ -53,9 +63,11 @@ void GateLinear(const ExecContext& ctx, const PackedWeights& w, ConstTensorF32 x
   Scratch scratch(ctx);
   const TensorF32 logits(scratch.Alloc<float>(x.rows * w.n), x.rows, w.n);
   MatMul(ctx, w, x, logits);
+  const SoftmaxFn softmax = SoftmaxOf(ctx);
   ParallelRange(ctx, x.rows, 64, [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) {
-      ChooseExperts(logits.row(r), w.n, out.k, out.experts + r * out.k, out.weights + r * out.k);
+      ChooseExperts(softmax, logits.row(r), w.n, out.k, out.experts + r * out.k,
+                    out.weights + r * out.k);
     }
   });
 }
@@ -72,11 +84,13 @@ void GateAttention(const ExecContext& ctx, const PackedWeights& wq, const Packed
   MatMul(ctx, wq, x, q);
   MatMul(ctx, wk, x, k);
   MatMul(ctx, wv, x, v);
+  const SoftmaxFn softmax = SoftmaxOf(ctx);
   ParallelRange(ctx, x.rows, 8192 / (experts * experts) + 1, [&](size_t begin, size_t end, int) {
     float logits[kExpertsMax];
     for (size_t r = begin; r < end; ++r) {
-      AttendExperts(q.row(r), k.row(r), v.row(r), experts, logits);
-      ChooseExperts(logits, experts, out.k, out.experts + r * out.k, out.weights + r * out.k);
+      AttendExperts(softmax, q.row(r), k.row(r), v.row(r), experts, logits);
+      ChooseExperts(softmax, logits, experts, out.k, out.experts + r * out.k,
+                    out.weights + r * out.k);
     }
   });
 }

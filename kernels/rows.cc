@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "kernels/dispatch.h"
 #include "kernels/kernels.h"
 #include "kernels/math.h"
 #include "kernels/parallel.h"
@@ -17,9 +18,11 @@ size_t RowGrain(size_t cols) { return 16384 / (cols + 1) + 1; }
 void CombineExperts(const ExecContext& ctx, ConstTensorF32 x, size_t k, const float* weights,
                     const float* const* replies, TensorF32 y) {
   OCTET_CHECK(x.rows == y.rows && x.cols == y.cols && k >= 1);
+  const KernelTable* table = FastKernels(ctx.level);
+  const auto combine = table != nullptr ? table->combine : reference::CombineRow;
   ParallelRange(ctx, x.rows, RowGrain(x.cols), [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) {
-      reference::CombineRow(x.row(r), k, weights + r * k, replies + r * k, x.cols, y.row(r));
+      combine(x.row(r), k, weights + r * k, replies + r * k, x.cols, y.row(r));
     }
   });
 }
@@ -27,21 +30,21 @@ void CombineExperts(const ExecContext& ctx, ConstTensorF32 x, size_t k, const fl
 void RmsNorm(const ExecContext& ctx, ConstTensorF32 x, const float* weight, float eps,
              TensorF32 y) {
   OCTET_CHECK(x.rows == y.rows && x.cols == y.cols);
+  const KernelTable* table = FastKernels(ctx.level);
+  const auto rms_norm = table != nullptr ? table->rms_norm : reference::RmsNormRow;
   ParallelRange(ctx, x.rows, RowGrain(x.cols), [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) {
-      reference::RmsNormRow(x.row(r), weight, x.cols, eps, y.row(r));
+      rms_norm(x.row(r), weight, x.cols, eps, y.row(r));
     }
   });
 }
 
 void AddRows(const ExecContext& ctx, ConstTensorF32 x, TensorF32 y) {
   OCTET_CHECK(x.rows == y.rows && x.cols == y.cols);
+  const KernelTable* table = FastKernels(ctx.level);
+  const auto add = table != nullptr ? table->add : reference::AddRow;
   ParallelRange(ctx, x.rows, RowGrain(x.cols), [&](size_t begin, size_t end, int) {
-    for (size_t r = begin; r < end; ++r) {
-      const float* source = x.row(r);
-      float* target = y.row(r);
-      for (size_t i = 0; i < x.cols; ++i) target[i] = source[i] + target[i];
-    }
+    for (size_t r = begin; r < end; ++r) add(x.row(r), x.cols, y.row(r));
   });
 }
 
@@ -78,12 +81,14 @@ void ApplyRope(const ExecContext& ctx, const float* cos_table, const float* sin_
   OCTET_CHECK(head_dim > 0 && head_dim % 2 == 0 && x.cols % head_dim == 0);
   OCTET_CHECK_EQ(positions.size(), x.rows);
   const size_t half = head_dim / 2;
+  const KernelTable* table = FastKernels(ctx.level);
+  const auto rope = table != nullptr ? table->rope : reference::RopeHead;
   ParallelRange(ctx, x.rows, RowGrain(x.cols), [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) {
       const float* cos_row = cos_table + positions[r] * half;
       const float* sin_row = sin_table + positions[r] * half;
       for (size_t h = 0; h < x.cols; h += head_dim) {
-        reference::RopeHead(cos_row, sin_row, half, x.row(r) + h);
+        rope(cos_row, sin_row, half, x.row(r) + h);
       }
     }
   });

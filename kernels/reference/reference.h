@@ -31,6 +31,8 @@ void SiluMul(const float* gate, const float* up, size_t n, float* out);
 // In place: exp(x - max) / sum.
 void Softmax(float* x, size_t n);
 void RmsNormRow(const float* x, const float* weight, size_t n, float eps, float* y);
+// y = x + y.
+void AddRow(const float* x, size_t n, float* y);
 // One head of one row: pairs (i, i + half) with cos_row and sin_row of its position.
 void RopeHead(const float* cos_row, const float* sin_row, size_t half, float* x);
 // y = x + (w0 y0, then fma in slot order).
@@ -41,8 +43,10 @@ void CombineRow(const float* x, size_t k, const float* weights, const float* con
 void AttendHead(const KvLayer& cache, absl::Span<const BlockId> blocks, size_t kv_head,
                 uint32_t position, uint32_t window, const float* q, float* out);
 
-TokenId ArgMax(absl::Span<const float> logits);
-float LogSumExp(absl::Span<const float> x);
+// Greatest number of x, -inf where there is none: NaN is never greater.
+float Max(const float* x, size_t n);
+// Sum over lanes of exp(x[i] - max).
+float SumExp(const float* x, size_t n, float max);
 
 }  // namespace octet::reference
 

@@ -5,24 +5,6 @@
 #include "kernels/reference/reference.h"
 
 namespace octet::reference {
-namespace {
-
-// Sum of exp(x[i] - max) in lanes.
-float SumExp(const float* x, size_t n, float max) {
-  float lanes[kLanes] = {};
-  for (size_t i = 0; i < n; ++i) lanes[i % kLanes] += ExpF(x[i] - max);
-  return SumLanes(lanes);
-}
-
-// NaN is never greater, so it is skipped; a row of nothing but NaN gives -inf.
-float MaxOf(const float* x, size_t n) {
-  float max = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < n; ++i) max = x[i] > max ? x[i] : max;
-  return max;
-}
-
-}  // namespace
-
 float SumLanes(float (&lanes)[kLanes]) {
   for (size_t width = kLanes / 2; width >= 1; width /= 2) {
     for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
@@ -30,12 +12,28 @@ float SumLanes(float (&lanes)[kLanes]) {
   return lanes[0];
 }
 
+float SumExp(const float* x, size_t n, float max) {
+  float lanes[kLanes] = {};
+  for (size_t i = 0; i < n; ++i) lanes[i % kLanes] += ExpF(x[i] - max);
+  return SumLanes(lanes);
+}
+
+float Max(const float* x, size_t n) {
+  float max = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < n; ++i) max = x[i] > max ? x[i] : max;
+  return max;
+}
+
+void AddRow(const float* x, size_t n, float* y) {
+  for (size_t i = 0; i < n; ++i) y[i] = x[i] + y[i];
+}
+
 void SiluMul(const float* gate, const float* up, size_t n, float* out) {
   for (size_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + ExpF(-gate[i])) * up[i];
 }
 
 void Softmax(float* x, size_t n) {
-  const float max = MaxOf(x, n);
+  const float max = Max(x, n);
   const float sum = SumExp(x, n, max);
   for (size_t i = 0; i < n; ++i) x[i] = ExpF(x[i] - max) / sum;
 }
@@ -64,27 +62,6 @@ void CombineRow(const float* x, size_t k, const float* weights, const float* con
     for (size_t s = 1; s < k; ++s) acc = std::fma(weights[s], replies[s][i], acc);
     y[i] = x[i] + acc;
   }
-}
-
-TokenId ArgMax(absl::Span<const float> logits) {
-  size_t best = logits.size();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] != logits[i]) continue;
-    if (best == logits.size() || logits[i] > logits[best]) best = i;
-  }
-  return best == logits.size() ? 0 : static_cast<TokenId>(best);
-}
-
-float LogSumExp(absl::Span<const float> x) {
-  const float max = MaxOf(x.data(), x.size());
-  // All -inf; or +inf, from which no difference can be taken.
-  if (std::isinf(max)) {
-    for (const float v : x) {
-      if (v != v) return v;
-    }
-    return max;
-  }
-  return max + LogF(SumExp(x.data(), x.size(), max));
 }
 
 }  // namespace octet::reference

@@ -1,0 +1,22 @@
+// Threaded drivers of the fast products. Internal to kernels/.
+#ifndef OCTET_KERNELS_MATMUL_FAST_H_
+#define OCTET_KERNELS_MATMUL_FAST_H_
+
+#include "kernels/dispatch.h"
+#include "kernels/kernels.h"
+#include "kernels/prepared_rows.h"
+
+namespace octet {
+
+// y = x Wᵀ for prepared rows.
+void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRows& x, TensorF32 y);
+// y = x Wᵀ; row r of x starts at x[r].
+void FastMatMulFloat(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
+                     const float* const* x, TensorF32 y);
+
+// Panels a thread must have before a second one is worth its wake-up.
+size_t PanelGrain(size_t panel_bytes, size_t k, size_t rows);
+
+}  // namespace octet
+
+#endif  // OCTET_KERNELS_MATMUL_FAST_H_

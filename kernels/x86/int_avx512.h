@@ -1,0 +1,196 @@
+// Integer products with AVX-512 VNNI: unsigned codes times signed activations, 16 outputs a
+// register. Included by level_avx512.cc alone.
+#ifndef OCTET_KERNELS_X86_INT_AVX512_H_
+#define OCTET_KERNELS_X86_INT_AVX512_H_
+
+#include "kernels/x86/kernel_table.h"
+#include "kernels/x86/vec16_avx512.h"
+
+namespace octet::avx512 {
+
+enum class Codes { kNibbles, kBytes, kSigned };
+enum class Scales { kF16, kF16Min, kSuper, kHalves };
+
+inline constexpr int32_t kSignedOffset = 128;
+
+// Eight registers hold the codes of a unit: register j the elements k = 4j .. 4j+3 of 16 outputs.
+template <Codes kCodes>
+inline void LoadCodes(const uint8_t* values, size_t u, __m512i* codes) {
+  if constexpr (kCodes == Codes::kNibbles) {
+    const __m512i* p = reinterpret_cast<const __m512i*>(values + u * 256);
+    const __m512i mask = _mm512_set1_epi8(15);
+    for (int j = 0; j < 4; ++j) {
+      const __m512i both = _mm512_load_si512(p + j);
+      codes[2 * j] = _mm512_and_si512(both, mask);
+      codes[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi32(both, 4), mask);
+    }
+  } else {
+    const __m512i* p = reinterpret_cast<const __m512i*>(values + u * 512);
+    for (int j = 0; j < 8; ++j) {
+      codes[j] = _mm512_load_si512(p + j);
+      if constexpr (kCodes == Codes::kSigned) {
+        codes[j] = _mm512_xor_si512(codes[j], _mm512_set1_epi8(-128));
+      }
+    }
+  }
+}
+
+inline __m512 LoadF16Row(const uint8_t* p) {
+  return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+// Scales of a unit: of its weight group, or of both halves where groups are 16 long.
+struct UnitScales {
+  __m512 scale;
+  __m512 other;  // minimum, or the scale of the second half
+};
+
+template <Scales kScales>
+inline UnitScales LoadScales(const IntMatrix& w, const uint8_t* panel, size_t u) {
+  UnitScales out;
+  const uint8_t* second = panel + w.second;
+  if constexpr (kScales == Scales::kF16 || kScales == Scales::kF16Min) {
+    const size_t group = u / w.units_per_group;
+    out.scale = LoadF16Row(panel + group * 32);
+    out.other = kScales == Scales::kF16Min ? LoadF16Row(second + group * 32) : Zero();
+  } else if constexpr (kScales == Scales::kSuper) {
+    const __m128i* f = reinterpret_cast<const __m128i*>(second + u * 32);
+    const __m512 d = LoadF16Row(panel + u / 8 * 64);
+    const __m512 m = LoadF16Row(panel + u / 8 * 64 + 32);
+    out.scale = Mul(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(f))));
+    out.other = Negate(Mul(m, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(f + 1)))));
+  } else {
+    const __m128i* f = reinterpret_cast<const __m128i*>(second + u * 32);
+    const __m512 d = LoadF16Row(panel + u / 8 * 32);
+    out.scale = Mul(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(f))));
+    out.other = Mul(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(f + 1))));
+  }
+  return out;
+}
+
+inline __m512i Dot4(__m512i acc, __m512i codes, const int8_t* q) {
+  int32_t four;
+  __builtin_memcpy(&four, q, 4);
+  return _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(four));
+}
+
+// Adds unit u of rows [r, r + kRows) to acc. `carry` holds the dots of groups longer than a unit.
+template <Scales kScales, bool kWide, int kRows>
+inline void AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_group,
+                    const __m512i* codes, const UnitScales& s, __m512* acc, __m512i* carry) {
+  const size_t at = u * t.rows + r;
+  const int8_t* q = t.q + at * kUnit;
+  __m512i dot[kRows];
+  if constexpr (kScales == Scales::kHalves) {
+    const int32_t* low = t.bias + 2 * u * t.rows + r;
+    const int32_t* high = low + t.rows;
+    __m512i second[kRows];
+    for (int i = 0; i < kRows; ++i) dot[i] = _mm512_set1_epi32(low[i]);
+    for (int i = 0; i < kRows; ++i) second[i] = _mm512_set1_epi32(high[i]);
+    for (int j = 0; j < 4; ++j) {
+      for (int i = 0; i < kRows; ++i) {
+        dot[i] = Dot4(dot[i], codes[j], q + i * kUnit + 4 * j);
+        second[i] = Dot4(second[i], codes[j + 4], q + i * kUnit + 4 * j + 16);
+      }
+    }
+    for (int i = 0; i < kRows; ++i) {
+      const __m512 a = Set1(t.scales[at + i]);
+      acc[i] = Fma(_mm512_cvtepi32_ps(dot[i]), Mul(s.scale, a), acc[i]);
+      acc[i] = Fma(_mm512_cvtepi32_ps(second[i]), Mul(s.other, a), acc[i]);
+    }
+    return;
+  }
+  for (int i = 0; i < kRows; ++i) dot[i] = _mm512_set1_epi32(t.bias[at + i]);
+  for (int j = 0; j < 8; ++j) {
+    for (int i = 0; i < kRows; ++i) dot[i] = Dot4(dot[i], codes[j], q + i * kUnit + 4 * j);
+  }
+  if constexpr (kWide) {
+    const size_t part = u % units_per_group;
+    for (int i = 0; i < kRows && part != 0; ++i) dot[i] = _mm512_add_epi32(dot[i], carry[i]);
+    if (part + 1 != units_per_group) {
+      for (int i = 0; i < kRows; ++i) carry[i] = dot[i];
+      return;
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    const __m512 a = Set1(t.scales[at + i]);
+    acc[i] = Fma(_mm512_cvtepi32_ps(dot[i]), Mul(s.scale, a), acc[i]);
+    if constexpr (kScales == Scales::kF16Min || kScales == Scales::kSuper) {
+      acc[i] = Fma(Set1(t.sums[at + i]), Mul(s.other, a), acc[i]);
+    }
+  }
+}
+
+// Bytes ahead at which the value area is prefetched: past the page that hardware stops at.
+inline constexpr size_t kPrefetchBytes = 4096;
+
+template <Codes kCodes>
+inline void PrefetchUnit(const uint8_t* values, size_t u) {
+  constexpr size_t kBytes = kCodes == Codes::kNibbles ? 256 : 512;
+  const uint8_t* p = values + u * kBytes + kPrefetchBytes;
+  for (size_t i = 0; i < kBytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
+// All rows in registers.
+template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
+  __m512 acc[kRows];
+  __m512i carry[kRows];
+  for (int i = 0; i < kRows; ++i) {
+    acc[i] = Zero();
+    carry[i] = ZeroInt();
+  }
+  for (size_t u = 0; u < w.units; ++u) {
+    __m512i codes[8];
+    PrefetchUnit<kCodes>(panel + w.values, u);
+    LoadCodes<kCodes>(panel + w.values, u, codes);
+    const UnitScales s = LoadScales<kScales>(w, panel, u);
+    AddUnit<kScales, kWide, kRows>(t, u, 0, w.units_per_group, codes, s, acc, carry);
+  }
+  for (int i = 0; i < kRows; ++i) Store(out + 16 * i, acc[i]);
+}
+
+// Rows [r, r + kRows), whose accumulators live in `out`.
+template <Scales kScales, bool kWide, int kRows>
+inline void StepRows(const IntMatrix& w, const IntTile& t, size_t u, size_t r, const __m512i* codes,
+                     const UnitScales& s, float* out, __m512i* carry) {
+  __m512 acc[kRows];
+  for (int i = 0; i < kRows; ++i) acc[i] = Load(out + 16 * (r + i));
+  AddUnit<kScales, kWide, kRows>(t, u, r, w.units_per_group, codes, s, acc, carry + r);
+  for (int i = 0; i < kRows; ++i) Store(out + 16 * (r + i), acc[i]);
+}
+
+template <Codes kCodes, Scales kScales, bool kWide>
+inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
+  __m512i carry[kWide ? kTileRows : 1];
+  for (size_t i = 0; i < t.rows; ++i) Store(out + 16 * i, Zero());
+  for (size_t u = 0; u < w.units; ++u) {
+    __m512i codes[8];
+    LoadCodes<kCodes>(panel + w.values, u, codes);
+    const UnitScales s = LoadScales<kScales>(w, panel, u);
+    size_t r = 0;
+    for (; r + 4 <= t.rows; r += 4) StepRows<kScales, kWide, 4>(w, t, u, r, codes, s, out, carry);
+    for (; r < t.rows; ++r) StepRows<kScales, kWide, 1>(w, t, u, r, codes, s, out, carry);
+  }
+}
+
+template <Codes kCodes, Scales kScales, bool kWide>
+void IntPanel(const IntMatrix& w, const IntTile& t, size_t p, float* out) {
+  const uint8_t* panel = w.data + p * w.panel_bytes;
+  switch (t.rows) {
+    case 1:
+      return FewRows<kCodes, kScales, kWide, 1>(w, t, panel, out);
+    case 2:
+      return FewRows<kCodes, kScales, kWide, 2>(w, t, panel, out);
+    case 3:
+      return FewRows<kCodes, kScales, kWide, 3>(w, t, panel, out);
+    case 4:
+      return FewRows<kCodes, kScales, kWide, 4>(w, t, panel, out);
+    default:
+      return ManyRows<kCodes, kScales, kWide>(w, t, panel, out);
+  }
+}
+
+}  // namespace octet::avx512
+
+#endif  // OCTET_KERNELS_X86_INT_AVX512_H_

@@ -1,0 +1,115 @@
+// What an instruction-set level provides: functions over raw pointers, one table a level. The
+// drivers in kernels/*.cc split the work over threads and call these; all levels give the bits of
+// kernels/reference. Only plain C types here: code built with wider instruction sets must not
+// instantiate inline functions that the linker could share with the rest of the program.
+#ifndef OCTET_KERNELS_X86_KERNEL_TABLE_H_
+#define OCTET_KERNELS_X86_KERNEL_TABLE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace octet {
+
+// Weights along K that a level unpacks at once. Every activation group is a multiple of it.
+inline constexpr size_t kUnit = 32;
+// Rows of a prepared tile at most.
+inline constexpr size_t kTileRows = 32;
+// Rows of one call of float_panels at most.
+inline constexpr size_t kFloatRows = 6;
+
+// One integer matrix in the layout of packed_weights.h.
+struct IntMatrix {
+  const uint8_t* data;
+  size_t panel_bytes;
+  size_t second;           // offset of the second section
+  size_t values;           // offset of the value area
+  size_t units;            // padded_k / 32
+  size_t units_per_group;  // weight group / 32; 1 for groups of 16 and 32
+};
+
+// Activations of up to kTileRows rows, laid out in the order in which a panel reads them. A unit
+// has `halves` weight groups: 2 where weights are grouped by 16, else 1.
+struct IntTile {
+  size_t rows;
+  int8_t* q;      // [units][rows][32]
+  float* scales;  // [units][rows], of the activation group the unit lies in
+  int32_t* bias;  // [units][halves][rows], -offset * sum of q
+  float* sums;    // [units][rows], sum of q; used with minima only
+};
+
+// Encodings with a kernel of their own. kWide: groups longer than a unit.
+enum class IntKernel : uint8_t {
+  kU4,       // q4_0
+  kU4Wide,   // int4g64, int4g128
+  kU4Min,    // q4_1
+  kU4Super,  // q4_k
+  kU5,       // q5_0
+  kU5Min,    // q5_1
+  kU5Super,  // q5_k
+  kU6Half,   // q6_k
+  kS8,       // q8_0
+  kS8Wide,   // int8g64, int8g128
+  kCount,
+};
+
+enum class FloatKind : uint8_t { kF32, kF16, kBF16 };
+
+// Rows of one sequence and one kv head, at consecutive positions.
+struct AttentionTask {
+  const uint8_t* cache;  // start of the layer
+  size_t block_stride;   // bytes
+  const uint32_t* blocks;
+  bool half;  // elements are f16
+  size_t kv_heads;
+  size_t head_dim;
+  size_t kv_head;
+  size_t group;     // query heads that read it
+  size_t position;  // of the first row
+  size_t rows;      // rows * group <= kAttentionQueries
+  size_t window;
+  const float* q;  // first row, first query head of the group
+  float* out;
+  size_t q_stride;
+  size_t out_stride;
+  float* scratch;  // AttentionScratchFloats(head_dim)
+};
+
+inline constexpr size_t kAttentionQueries = 48;
+inline constexpr size_t AttentionScratchFloats(size_t head_dim) {
+  return kAttentionQueries * (head_dim + 16) * 2 + kAttentionQueries * 64;
+}
+
+struct KernelTable {
+  // Offset that int_panel of kS8 expects in the bias (the codes it multiplies are q + offset).
+  int32_t signed_offset;
+  // out [tile.rows][16] = the 16 outputs of a panel for every row.
+  void (*int_panel[static_cast<size_t>(IntKernel::kCount)])(const IntMatrix& w, const IntTile& tile,
+                                                            size_t panel, float* out);
+  // Writes `units` units of row r of a tile. scales holds one value per units_per_scale units.
+  void (*prepare_row)(const int8_t* q, const float* scales, size_t units, size_t units_per_scale,
+                      int32_t offset, size_t halves, size_t r, const IntTile& tile);
+  void (*quantize_row)(const float* x, size_t k, size_t padded_k, size_t group, int8_t* q,
+                       float* scales);
+  // out[r * out_stride + 16 p + i] for `panels` panels and rows <= kFloatRows.
+  void (*float_panels)(FloatKind kind, const uint8_t* data, size_t panel_bytes, size_t panels,
+                       size_t k, const float* const* x, size_t rows, float* out, size_t out_stride);
+  void (*attention)(const AttentionTask& task);
+  void (*rms_norm)(const float* x, const float* weight, size_t n, float eps, float* y);
+  void (*add)(const float* x, size_t n, float* y);
+  void (*silu_mul)(const float* gate, const float* up, size_t n, float* out);
+  void (*softmax)(float* x, size_t n);
+  void (*rope)(const float* cos_row, const float* sin_row, size_t half, float* x);
+  void (*combine)(const float* x, size_t k, const float* weights, const float* const* replies,
+                  size_t n, float* y);
+  void (*to_half)(const float* x, size_t n, uint16_t* y);
+  // Greatest number of x (-inf where there is none), and the sum of exp(x - max).
+  float (*max)(const float* x, size_t n);
+  float (*sum_exp)(const float* x, size_t n, float max);
+};
+
+const KernelTable& Avx2Kernels();
+const KernelTable& Avx512Kernels();
+
+}  // namespace octet
+
+#endif  // OCTET_KERNELS_X86_KERNEL_TABLE_H_

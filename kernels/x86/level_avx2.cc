@@ -1,0 +1,43 @@
+// Built with AVX2, FMA and F16C. Includes nothing whose inline functions another file
+// could share.
+#include "kernels/x86/vec16_avx2.h"
+// The vector type comes first: the rest is written over it.
+#include "kernels/x86/row_kernels.h"
+//
+#include "kernels/x86/attention_kernels.h"
+#include "kernels/x86/float_kernels.h"
+#include "kernels/x86/int_avx2.h"
+
+namespace octet {
+
+const KernelTable& Avx2Kernels() {
+  using avx2::Codes;
+  using avx2::IntPanel;
+  using avx2::Scales;
+  static constexpr KernelTable kTable = {
+      avx2::kSignedOffset,
+      {IntPanel<Codes::kNibbles, Scales::kF16, false>,
+       IntPanel<Codes::kNibbles, Scales::kF16, true>,
+       IntPanel<Codes::kNibbles, Scales::kF16Min, false>,
+       IntPanel<Codes::kNibbles, Scales::kSuper, false>,
+       IntPanel<Codes::kFive, Scales::kF16, false>, IntPanel<Codes::kFive, Scales::kF16Min, false>,
+       IntPanel<Codes::kFive, Scales::kSuper, false>, IntPanel<Codes::kSix, Scales::kHalves, false>,
+       IntPanel<Codes::kSigned, Scales::kF16, false>, IntPanel<Codes::kSigned, Scales::kF16, true>},
+      avx2::PrepareRow,
+      avx2::QuantizeRow,
+      avx2::FloatPanels,
+      avx2::Attention,
+      avx2::RmsNorm,
+      avx2::AddRow,
+      avx2::SiluMul,
+      avx2::Softmax,
+      avx2::Rope,
+      avx2::Combine,
+      avx2::ToHalf,
+      avx2::MaxOf,
+      avx2::SumExp,
+  };
+  return kTable;
+}
+
+}  // namespace octet

@@ -57,6 +57,12 @@ inline constexpr uint32_t kKvBlockPositions = 64;
 inline constexpr uint32_t kStepTokensMax = 4096;
 inline constexpr uint32_t kRunningRequestsMax = 1024;
 inline constexpr uint32_t kWaitingRequestsMax = 1024;
+// Rows whose logits exist at once: vocab * 4 bytes each.
+inline constexpr uint32_t kLogitRowsMax = 64;
+// How long a step waits for an expert without a replica before it starts again, so that
+// cancellations and deadlines are seen.
+inline constexpr int64_t kStepWaitMs = 250;
+inline constexpr int kRouterThreadsMax = 1024;
 
 // ---- One generation request ----
 inline constexpr uint64_t kPromptBytesMax = 8u << 20;

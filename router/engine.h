@@ -48,14 +48,15 @@ struct EngineStats {
 class Engine {
  public:
   // `dispatcher` and `clock` outlive the engine. RESOURCE_EXHAUSTED where the cache cannot hold one
-  // sequence block per layer.
+  // sequence block per layer. INVALID_ARGUMENT names an option out of range. running_max is lowered
+  // to step_tokens_max where it is greater.
   static absl::StatusOr<std::unique_ptr<Engine>> Start(std::shared_ptr<const ModelPackage> package,
                                                        RouterWeights weights,
                                                        std::shared_ptr<const Tokenizer> tokenizer,
                                                        TokenDispatcher* dispatcher,
                                                        const Clock* clock,
                                                        const EngineOptions& options);
-  // Stops the loop; requests in flight end with CANCELLED.
+  // Stops the dispatcher and the loop; requests in flight end with CANCELLED.
   ~Engine();
 
   // Longest prompt plus generation accepted.

@@ -1,0 +1,252 @@
+#include "router/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "core/limits.h"
+#include "core/mutex.h"
+#include "core/status_macros.h"
+#include "router/kv_cache.h"
+#include "router/request_check.h"
+#include "router/step_loop.h"
+#include "router/transformer.h"
+
+namespace octet {
+
+namespace {
+
+absl::Status CheckCount(absl::string_view name, uint64_t value, uint64_t low, uint64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(name, ": ", value, " is not in [", low, ", ", high, "]"));
+}
+
+absl::Status CheckOptions(const EngineOptions& o) {
+  OCTET_RETURN_IF_ERROR(CheckCount("running_max", o.running_max, 1, kRunningRequestsMax));
+  OCTET_RETURN_IF_ERROR(CheckCount("waiting_max", o.waiting_max, 1, kWaitingRequestsMax));
+  OCTET_RETURN_IF_ERROR(CheckCount("step_tokens_max", o.step_tokens_max, 1, kStepTokensMax));
+  if (o.threads < 1 || o.threads > kRouterThreadsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads: ", o.threads, " is not in [1, ", kRouterThreadsMax, "]"));
+  }
+  if (!(o.itl_ms_max > 0) || std::isinf(o.itl_ms_max)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("itl_ms_max: ", o.itl_ms_max, " is not a positive number"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// The loop thread owns everything but what is guarded by `mu`.
+struct Engine::Impl {
+  EngineOptions options;
+  std::shared_ptr<const ModelPackage> package;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  TokenDispatcher* dispatcher = nullptr;
+  const Clock* clock = nullptr;
+  uint32_t vocab = 0;
+  uint32_t context_max = 0;
+
+  std::unique_ptr<ThreadPool> pool;
+  Arena arena;
+  std::unique_ptr<KvCache> cache;
+  std::unique_ptr<Transformer> transformer;
+  std::unique_ptr<StepLoop> loop;
+
+  mutable Mutex mu;
+  CondVar work;  // something for the loop
+  CondVar idle;  // a request ended
+  std::vector<IncomingRequest> inbox OCTET_GUARDED_BY(mu);
+  std::vector<RequestId> cancels OCTET_GUARDED_BY(mu);
+  bool stopping OCTET_GUARDED_BY(mu) = false;
+  bool draining OCTET_GUARDED_BY(mu) = false;
+  uint64_t last_id OCTET_GUARDED_BY(mu) = 0;
+  uint32_t queued OCTET_GUARDED_BY(mu) = 0;     // submitted, never admitted
+  uint32_t in_flight OCTET_GUARDED_BY(mu) = 0;  // submitted, not ended
+  EngineStats published OCTET_GUARDED_BY(mu);
+
+  std::thread thread;
+
+  void Run();
+  bool TakeInbox(bool wait);
+  void Publish();
+};
+
+// False when the loop has to end. Waits for something to do where `wait` is set.
+bool Engine::Impl::TakeInbox(bool wait) {
+  std::vector<IncomingRequest> incoming;
+  std::vector<RequestId> cancelled;
+  {
+    MutexLock lock(mu);
+    while (wait && inbox.empty() && cancels.empty() && !stopping) work.Wait(mu);
+    if (stopping) return false;
+    incoming.swap(inbox);
+    cancelled.swap(cancels);
+  }
+  for (IncomingRequest& request : incoming) loop->Add(std::move(request));
+  for (const RequestId id : cancelled) {
+    loop->Fail(id, absl::CancelledError("the request was cancelled"));
+  }
+  return true;
+}
+
+void Engine::Impl::Publish() {
+  const StepLoop::Flow flow = loop->TakeFlow();
+  EngineStats stats = loop->stats();
+  MutexLock lock(mu);
+  queued -= flow.admitted;
+  in_flight -= flow.ended;
+  stats.waiting += static_cast<uint32_t>(inbox.size());
+  stats.rejections = published.rejections;
+  published = stats;
+  if (flow.ended > 0) idle.NotifyAll();
+}
+
+void Engine::Impl::Run() {
+  bool busy = false;
+  while (TakeInbox(/*wait=*/!busy)) {
+    busy = loop->Step();
+    Publish();
+  }
+  {
+    // What came in after the last look.
+    std::vector<IncomingRequest> incoming;
+    {
+      MutexLock lock(mu);
+      incoming.swap(inbox);
+    }
+    for (IncomingRequest& request : incoming) loop->Add(std::move(request));
+  }
+  loop->FailAll(absl::CancelledError("the server is shutting down"));
+  Publish();
+}
+
+Engine::Engine() = default;
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const ModelPackage> package,
+                                                      RouterWeights weights,
+                                                      std::shared_ptr<const Tokenizer> tokenizer,
+                                                      TokenDispatcher* dispatcher,
+                                                      const Clock* clock,
+                                                      const EngineOptions& options) {
+  OCTET_RETURN_IF_ERROR(CheckOptions(options));
+  auto impl = std::make_unique<Impl>();
+  const ModelConfig& config = package->config();
+  impl->options = options;
+  impl->tokenizer = std::move(tokenizer);
+  impl->dispatcher = dispatcher;
+  impl->clock = clock;
+  impl->vocab = config.vocab;
+  OCTET_ASSIGN_OR_RETURN(impl->cache,
+                         KvCache::Create(config, options.kv_dtype, options.kv_cache_bytes));
+  impl->context_max =
+      static_cast<uint32_t>(std::min<uint64_t>(config.context, impl->cache->positions()));
+  if (options.context_max != 0) {
+    impl->context_max = std::min(impl->context_max, options.context_max);
+  }
+  impl->pool = std::make_unique<ThreadPool>(options.threads);
+  ExecContext ctx;
+  ctx.level = options.cpu_level;
+  ctx.pool = impl->pool.get();
+  ctx.arena = &impl->arena;
+
+  SchedulerOptions scheduling;
+  scheduling.kv_blocks = impl->cache->blocks();
+  scheduling.running_max = std::min(options.running_max, options.step_tokens_max);
+  // Submit bounds the queue; preempted requests come back into it.
+  scheduling.waiting_max = options.waiting_max + scheduling.running_max;
+  scheduling.step_tokens_max = options.step_tokens_max;
+  scheduling.chunk_tokens = options.chunk_tokens;
+  scheduling.itl_ms_max = options.itl_ms_max;
+  scheduling.sliding_window = config.sliding_window;
+  scheduling.preempt_every_steps = options.preempt_every_steps;
+  TransformerLimits limits;
+  limits.rows_max = options.step_tokens_max;
+  limits.sequences_max = scheduling.running_max;
+  limits.logit_rows_max = std::min(kLogitRowsMax, options.step_tokens_max);
+  impl->transformer =
+      std::make_unique<Transformer>(MakeTransformerModel(*package, std::move(weights)), limits,
+                                    impl->cache.get(), dispatcher, ctx);
+  impl->loop =
+      std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock, scheduling);
+  impl->package = std::move(package);
+  impl->published = impl->loop->stats();
+
+  std::unique_ptr<Engine> engine(new Engine());
+  engine->impl_ = std::move(impl);
+  engine->impl_->thread = std::thread([state = engine->impl_.get()] { state->Run(); });
+  return engine;
+}
+
+Engine::~Engine() {
+  if (impl_ == nullptr) return;
+  {
+    MutexLock lock(impl_->mu);
+    impl_->stopping = true;
+    impl_->work.NotifyAll();
+  }
+  impl_->dispatcher->Stop();
+  impl_->thread.join();
+}
+
+uint32_t Engine::context_max() const { return impl_->context_max; }
+
+absl::StatusOr<RequestId> Engine::Submit(GenerationRequest request,
+                                         std::shared_ptr<GenerationSink> sink) {
+  OCTET_RETURN_IF_ERROR(CheckRequest(request, impl_->vocab, impl_->context_max));
+  IncomingRequest incoming;
+  const uint32_t room = impl_->context_max - static_cast<uint32_t>(request.prompt.size());
+  const uint32_t wanted = request.stop.max_tokens;
+  incoming.tokens_max = wanted == 0 ? room : std::min(wanted, room);
+  incoming.request = std::move(request);
+  incoming.sink = std::move(sink);
+  incoming.submitted = impl_->clock->Now();
+  MutexLock lock(impl_->mu);
+  if (impl_->draining || impl_->stopping) {
+    return absl::UnavailableError("the router is draining and takes no new requests");
+  }
+  if (impl_->queued >= impl_->options.waiting_max) {
+    ++impl_->published.rejections;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", impl_->queued, " requests wait"));
+  }
+  ++impl_->queued;
+  ++impl_->in_flight;
+  const RequestId id(++impl_->last_id);
+  incoming.id = id;
+  impl_->inbox.push_back(std::move(incoming));
+  impl_->work.NotifyAll();
+  return id;
+}
+
+void Engine::Cancel(RequestId id) {
+  MutexLock lock(impl_->mu);
+  impl_->cancels.push_back(id);
+  impl_->work.NotifyAll();
+}
+
+void Engine::Drain(MonotonicTime deadline) {
+  MutexLock lock(impl_->mu);
+  impl_->draining = true;
+  while (impl_->in_flight > 0) {
+    const int64_t left = deadline.ns - impl_->clock->Now().ns;
+    if (left <= 0) return;
+    // Looks at the clock now and then: it need not be the one the condition variable waits by.
+    constexpr int64_t kLookNs = 50'000'000;
+    impl_->idle.WaitFor(impl_->mu, std::chrono::nanoseconds(std::min(left, kLookNs)));
+  }
+}
+
+EngineStats Engine::stats() const {
+  MutexLock lock(impl_->mu);
+  return impl_->published;
+}
+
+}  // namespace octet

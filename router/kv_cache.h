@@ -1,0 +1,73 @@
+// The paged cache of attention keys and values: who owns which block, and the memory behind it.
+#ifndef OCTET_ROUTER_KV_CACHE_H_
+#define OCTET_ROUTER_KV_CACHE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/ids.h"
+#include "core/limits.h"
+#include "core/model_config.h"
+#include "kernels/kernels.h"
+
+namespace octet {
+
+// Blocks that hold `positions` positions of one sequence.
+constexpr size_t KvBlocksFor(size_t positions) {
+  return (positions + kKvBlockPositions - 1) / kKvBlockPositions;
+}
+
+// Hands out block numbers. Pure bookkeeping, no memory. One thread.
+class BlockAllocator {
+ public:
+  explicit BlockAllocator(size_t blocks);
+
+  size_t total() const { return used_.size(); }
+  size_t free() const { return free_.size(); }
+  // Appends blocks to `table` until it has `count`. All or nothing: false where too few are free.
+  bool Grow(std::vector<BlockId>* table, size_t count);
+  // Takes all blocks of `table` back and empties it.
+  void Release(std::vector<BlockId>* table);
+
+ private:
+  std::vector<BlockId> free_;  // the next one handed out is the last
+  std::vector<bool> used_;     // [block]: catches a block released twice
+};
+
+// One 64-byte aligned allocation, huge pages advised, laid out block-major: [block][layer], each
+// part KvBlockLayerBytes long (kernels.h has the layout inside). Contents start as zero.
+class KvCache {
+ public:
+  // As many blocks as fit in `bytes`. RESOURCE_EXHAUSTED where not even one does, or where the
+  // memory cannot be had; INVALID_ARGUMENT for a dtype other than f32 and f16.
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(const ModelConfig& config, DType dtype,
+                                                         uint64_t bytes);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  size_t blocks() const { return blocks_; }
+  // Positions that one sequence can hold when it has the cache to itself.
+  size_t positions() const { return blocks_ * kKvBlockPositions; }
+  KvLayer layer(LayerId layer) const;
+  // The whole storage, for tests.
+  uint8_t* data() const { return data_; }
+  size_t bytes() const { return blocks_ * block_bytes_; }
+
+ private:
+  KvCache() = default;
+
+  uint8_t* data_ = nullptr;
+  size_t mapped_bytes_ = 0;
+  size_t blocks_ = 0;
+  size_t block_bytes_ = 0;  // all layers
+  size_t layer_bytes_ = 0;
+  KvLayer shape_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_ROUTER_KV_CACHE_H_

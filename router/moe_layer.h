@@ -1,0 +1,41 @@
+// The expert half of a layer: gate, dispatch, combine.
+#ifndef OCTET_ROUTER_MOE_LAYER_H_
+#define OCTET_ROUTER_MOE_LAYER_H_
+
+#include "absl/status/status.h"
+#include "core/clock.h"
+#include "core/ids.h"
+#include "core/model_config.h"
+#include "core/wire_format.h"
+#include "kernels/kernels.h"
+#include "model/model_package.h"
+#include "router/step_buffers.h"
+#include "transport/token_dispatcher.h"
+
+namespace octet {
+
+// Which experts compute each row, and with which weight. A dense model has one expert with weight
+// exactly 1, so that it takes the same path and gives the same bits as without a gate.
+void Gate(const ExecContext& ctx, const ModelConfig& config, const RouterLayerWeights& weights,
+          ConstTensorF32 x, const TopK& out);
+
+// Where in which step a layer runs.
+struct LayerRun {
+  StepId step;
+  LayerId layer;
+  bool prefill = false;
+  MonotonicTime give_up = kNever;
+};
+
+// x += sum over the chosen experts of weight * expert(n) with n = rms_norm(x), over the first
+// `rows` rows of buffers->x. Rows travel in `wire`, on every transport the same. Blocks until the
+// experts have answered. UNAVAILABLE (no replica until run.give_up) and CANCELLED as
+// TokenDispatcher::Combine; x is then unchanged.
+absl::Status MoeBlock(const ExecContext& ctx, const ModelConfig& config,
+                      const RouterLayerWeights& weights, const WireFormat& wire,
+                      TokenDispatcher* dispatcher, const LayerRun& run, size_t rows,
+                      StepBuffers* buffers);
+
+}  // namespace octet
+
+#endif  // OCTET_ROUTER_MOE_LAYER_H_

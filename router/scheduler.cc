@@ -1,0 +1,257 @@
+#include "router/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/check.h"
+
+namespace octet {
+
+namespace {
+
+// Share of itl_ms_max that a step may be predicted to take; the rest covers what the prediction
+// does not know.
+constexpr double kItlShare = 0.8;
+// Standard safety against steps that overrun their prediction, in mean overruns.
+constexpr double kOverrunMargin = 2;
+constexpr double kTrimMin = 0.2;
+// Prefill goes on at this pace even where no chunk fits in itl_ms_max.
+constexpr size_t kPrefillRowsMin = 8;
+// Beside decoding requests, before the first prefill step was measured.
+constexpr size_t kPrefillRowsUnknown = 32;
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options), allocator_(options.kv_blocks) {
+  OCTET_CHECK_GE(options_.step_tokens_max, options_.running_max);
+  OCTET_CHECK_GE(options_.running_max, 1u);
+  running_.reserve(options_.running_max);
+  plan_.batch.tokens.reserve(options_.step_tokens_max);
+  plan_.batch.positions.reserve(options_.step_tokens_max);
+  plan_.batch.logit_rows.reserve(options_.step_tokens_max);
+  plan_.batch.sequences.reserve(options_.running_max);
+}
+
+absl::Status Scheduler::Submit(ScheduledRequest request) {
+  if (KvBlocksFor(request.tokens_max) > allocator_.total()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt: ", request.tokens.size(), " tokens can never fit the cache of ",
+                     allocator_.total() * kKvBlockPositions, " positions"));
+  }
+  if (waiting_.size() >= options_.waiting_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", waiting_.size(), " requests wait"));
+  }
+  OCTET_CHECK(!request.tokens.empty() && request.tokens_max >= request.tokens.size());
+  const RequestId id = request.id;
+  auto [it, added] = requests_.emplace(id, std::make_unique<ScheduledRequest>(std::move(request)));
+  OCTET_CHECK(added) << "request id used twice";
+  waiting_.emplace(id, it->second.get());
+  return absl::OkStatus();
+}
+
+void Scheduler::Remove(RequestId id) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return;
+  allocator_.Release(&it->second->blocks);
+  waiting_.erase(id);
+  std::erase(running_, it->second.get());
+  requests_.erase(it);
+}
+
+const StepPlan& Scheduler::Plan(MonotonicTime now) {
+  plan_.batch.Clear();
+  plan_.batch.step = StepId(++step_);
+  plan_.shape = StepShape();
+  plan_.expired.clear();
+  plan_.admitted.clear();
+  plan_.preempted.clear();
+  Expire(now);
+  PreemptByHook();
+  PlanDecode();
+  PlanPrefill();
+  // Requests in prefill may together hold every block. The youngest gives way until one can go on;
+  // the oldest alone always fits.
+  while (plan_.batch.empty() && running_.size() > 1) {
+    PreemptYoungest();
+    PlanPrefill();
+  }
+  return plan_;
+}
+
+void Scheduler::Expire(MonotonicTime now) {
+  for (const auto& [id, request] : requests_) {
+    if (request->deadline <= now) plan_.expired.push_back(id);
+  }
+  for (const RequestId id : plan_.expired) Remove(id);
+}
+
+void Scheduler::PreemptByHook() {
+  if (options_.preempt_every_steps == 0 || step_ % options_.preempt_every_steps != 0) return;
+  // Only a request that gained a token since it was admitted, so that every one reaches its end.
+  if (!running_.empty() && running_.back()->progressed) PreemptYoungest();
+}
+
+void Scheduler::PreemptYoungest() {
+  ScheduledRequest* request = running_.back();
+  running_.pop_back();
+  allocator_.Release(&request->blocks);
+  request->computed = 0;
+  request->progressed = false;
+  ++request->preemptions;
+  waiting_.emplace(request->id, request);
+  plan_.preempted.push_back(request->id);
+}
+
+void Scheduler::PlanDecode() {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    ScheduledRequest* request = running_[i];
+    if (request->pending() != 1) continue;
+    // Victims are younger than this request or the request itself, so none has rows yet.
+    while (i < running_.size() &&
+           !allocator_.Grow(&request->blocks, KvBlocksFor(request->tokens.size()))) {
+      PreemptYoungest();
+    }
+    if (i < running_.size()) AddRows(request, 1);
+  }
+}
+
+size_t Scheduler::PrefillBudget() const {
+  const size_t room = options_.step_tokens_max - plan_.batch.rows();
+  if (options_.chunk_tokens != 0) return std::min<size_t>(options_.chunk_tokens, room);
+  if (plan_.batch.empty()) return room;
+  if (!cost_.knows_prefill()) return std::min(kPrefillRowsUnknown, room);
+  const double target =
+      kItlShare * trim_ * options_.itl_ms_max - kOverrunMargin * cost_.overrun_ms();
+  size_t position = 0;
+  for (const ScheduledRequest* request : running_) {
+    if (request->pending() > 1) position = std::max<size_t>(position, request->computed);
+  }
+  if (options_.sliding_window != 0) position = std::min<size_t>(position, options_.sliding_window);
+  const size_t rows = PrefillRowsWithin(cost_, plan_.shape, position, target, room);
+  return std::min(std::max(rows, kPrefillRowsMin), room);
+}
+
+void Scheduler::PlanPrefill() {
+  size_t budget = PrefillBudget();
+  for (ScheduledRequest* request : running_) {
+    if (budget == 0) return;
+    if (request->pending() <= 1) continue;
+    const size_t room = request->blocks.size() * kKvBlockPositions - request->computed +
+                        allocator_.free() * kKvBlockPositions;
+    const size_t rows = std::min({request->pending(), budget, room});
+    if (rows == 0) continue;
+    OCTET_CHECK(allocator_.Grow(&request->blocks, KvBlocksFor(request->computed + rows)));
+    AddRows(request, rows);
+    budget -= rows;
+  }
+  AdmitAndPrefill(&budget);
+}
+
+// Blocks that running requests in prefill still need for what they have to compute.
+size_t Scheduler::BlocksPromised() const {
+  size_t promised = 0;
+  for (const ScheduledRequest* request : running_) {
+    const size_t need = KvBlocksFor(request->tokens.size());
+    promised += need - std::min(need, request->blocks.size());
+  }
+  return promised;
+}
+
+void Scheduler::AdmitAndPrefill(size_t* budget) {
+  while (*budget > 0 && !waiting_.empty() && running_.size() < options_.running_max) {
+    ScheduledRequest* request = waiting_.begin()->second;
+    // First come, first served: nobody overtakes a request for which there is no room yet. An older
+    // request that was preempted must not be overtaken by running ones either, so running_ stays
+    // ordered by age.
+    if (KvBlocksFor(request->tokens.size()) + BlocksPromised() > allocator_.free()) return;
+    waiting_.erase(waiting_.begin());
+    const auto at = std::upper_bound(
+        running_.begin(), running_.end(), request,
+        [](const ScheduledRequest* a, const ScheduledRequest* b) { return a->id < b->id; });
+    running_.insert(at, request);
+    request->tokens.reserve(request->tokens_max);
+    request->blocks.reserve(KvBlocksFor(request->tokens_max));
+    plan_.admitted.push_back(request->id);
+    const size_t rows = std::min(request->pending(), *budget);
+    OCTET_CHECK(allocator_.Grow(&request->blocks, KvBlocksFor(rows)));
+    AddRows(request, rows);
+    *budget -= rows;
+  }
+}
+
+void Scheduler::AddRows(ScheduledRequest* request, size_t rows) {
+  Batch& batch = plan_.batch;
+  BatchSequence sequence;
+  sequence.request = request->id;
+  sequence.row_begin = batch.rows();
+  sequence.rows = rows;
+  sequence.position_begin = request->computed;
+  sequence.blocks = request->blocks.data();
+  sequence.block_count = request->blocks.size();
+  sequence.logit_begin = batch.logit_rows.size();
+  sequence.sample = rows == request->pending();
+  for (size_t i = 0; i < rows; ++i) {
+    const uint32_t position = request->computed + static_cast<uint32_t>(i);
+    const bool prompt_row = request->prompt_logprobs && position >= request->logits_from &&
+                            position + 1 < request->prompt_tokens;
+    if (prompt_row || (sequence.sample && i + 1 == rows)) {
+      batch.logit_rows.push_back(static_cast<uint32_t>(batch.rows()));
+    }
+    batch.tokens.push_back(request->tokens[position]);
+    batch.positions.push_back(position);
+    const uint32_t seen = position + 1;
+    plan_.shape.attended +=
+        options_.sliding_window == 0 ? seen : std::min(seen, options_.sliding_window);
+  }
+  sequence.logit_count = batch.logit_rows.size() - sequence.logit_begin;
+  batch.sequences.push_back(sequence);
+  plan_.shape.rows += rows;
+  if (rows > 1) batch.prefill = plan_.shape.prefill = true;
+}
+
+void Scheduler::CommitStep() {
+  for (const BatchSequence& sequence : plan_.batch.sequences) {
+    const auto it = requests_.find(sequence.request);
+    if (it == requests_.end()) continue;
+    ScheduledRequest* request = it->second.get();
+    request->computed += static_cast<uint32_t>(sequence.rows);
+    request->logits_from =
+        std::max(request->logits_from, std::min(request->computed, request->prompt_tokens - 1));
+  }
+}
+
+void Scheduler::ObserveStep(double ms) {
+  if (ms <= 0) return;
+  cost_.Observe(plan_.shape, ms);
+  const std::vector<BatchSequence>& sequences = plan_.batch.sequences;
+  const bool mixed = plan_.shape.prefill && !sequences.empty() && sequences.front().rows == 1;
+  if (mixed && ms > options_.itl_ms_max) {
+    trim_ = std::max(kTrimMin, trim_ * 0.8);
+  } else {
+    trim_ = std::min(1.0, trim_ * 1.01);
+  }
+}
+
+void Scheduler::CommitToken(RequestId id, TokenId token) {
+  const auto it = requests_.find(id);
+  OCTET_CHECK(it != requests_.end()) << "token for an unknown request";
+  OCTET_CHECK_EQ(it->second->pending(), 0u);
+  it->second->tokens.push_back(token);
+  it->second->progressed = true;
+}
+
+const ScheduledRequest* Scheduler::Find(RequestId id) const {
+  const auto it = requests_.find(id);
+  return it == requests_.end() ? nullptr : it->second.get();
+}
+
+MonotonicTime Scheduler::EarliestDeadline() const {
+  MonotonicTime earliest = kNever;
+  for (const auto& [id, request] : requests_) earliest = std::min(earliest, request->deadline);
+  return earliest;
+}
+
+}  // namespace octet

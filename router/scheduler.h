@@ -1,0 +1,120 @@
+// Which requests run in the next step, and with which rows: continuous batching with chunked
+// prefill over a paged cache. Pure: a function of its state, the events given to it and `now`; no
+// clock, no thread, no memory but its own bookkeeping.
+#ifndef OCTET_ROUTER_SCHEDULER_H_
+#define OCTET_ROUTER_SCHEDULER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "core/batch.h"
+#include "core/clock.h"
+#include "core/ids.h"
+#include "router/cost_model.h"
+#include "router/kv_cache.h"
+
+namespace octet {
+
+struct SchedulerOptions {
+  size_t kv_blocks = 0;
+  uint32_t running_max = 64;
+  uint32_t waiting_max = 256;
+  uint32_t step_tokens_max = 512;    // >= running_max
+  uint32_t chunk_tokens = 0;         // prefill rows of a step; 0: follows from itl_ms_max
+  double itl_ms_max = 100;           // of running requests while prompts arrive
+  uint32_t sliding_window = 0;       // of the model; only to predict times
+  uint32_t preempt_every_steps = 0;  // test hook of EngineOptions
+};
+
+// A request as the scheduler sees it.
+struct ScheduledRequest {
+  RequestId id;                 // greater than every earlier one: the order of arrival
+  std::vector<TokenId> tokens;  // prompt, then output
+  uint32_t prompt_tokens = 0;
+  uint32_t tokens_max = 0;       // prompt and output together, at most what the cache can hold
+  bool prompt_logprobs = false;  // logits are wanted for every prompt position
+  MonotonicTime deadline = kNever;
+
+  // Kept by the scheduler.
+  uint32_t computed = 0;     // positions whose K and V are in the cache
+  uint32_t logits_from = 0;  // prompt positions before it have had their logits
+  uint32_t preemptions = 0;
+  bool progressed = false;  // has gained a token since it was admitted
+  std::vector<BlockId> blocks;
+
+  size_t pending() const { return tokens.size() - computed; }
+};
+
+// The answer of Plan, valid until the next Plan; the block tables in it only until Remove.
+struct StepPlan {
+  Batch batch;
+  StepShape shape;
+  std::vector<RequestId> expired;    // past their deadline: already removed
+  std::vector<RequestId> admitted;   // left the queue in this plan (again, after a preemption)
+  std::vector<RequestId> preempted;  // back in the queue, to be computed again
+};
+
+// One thread. Rules: rows that decode come before prefill; the oldest request comes first; the
+// queue is served in order of arrival, a request is admitted when the cache has room for all it has
+// to compute; blocks are taken as positions are reached; when there is none left, the youngest
+// running request gives its blocks back and is computed again later with the same tokens.
+class Scheduler {
+ public:
+  explicit Scheduler(const SchedulerOptions& options);
+
+  // RESOURCE_EXHAUSTED: the queue is full. INVALID_ARGUMENT: the cache can never hold tokens_max
+  // positions. `request.id` must be new and tokens not empty.
+  absl::Status Submit(ScheduledRequest request);
+  // Ends a request, finished or cancelled, and frees its blocks. Unknown ids are ignored.
+  void Remove(RequestId id);
+
+  // Chooses the rows of the next step. The batch is empty when nothing can run.
+  const StepPlan& Plan(MonotonicTime now);
+  // The step of the last plan was computed: its positions are in the cache.
+  void CommitStep();
+  // The next token of a request that was sampled in the last plan. Call after CommitStep, before
+  // the next Plan, and only for requests that go on.
+  void CommitToken(RequestId id, TokenId token);
+  // How long the step of the last plan took in all, to size the next chunks. 0 where time stands
+  // still.
+  void ObserveStep(double ms);
+
+  const ScheduledRequest* Find(RequestId id) const;
+  size_t running() const { return running_.size(); }
+  size_t waiting() const { return waiting_.size(); }
+  size_t blocks_total() const { return allocator_.total(); }
+  size_t blocks_used() const { return allocator_.total() - allocator_.free(); }
+  // The earliest deadline of all requests, kNever where there is none.
+  MonotonicTime EarliestDeadline() const;
+
+ private:
+  void Expire(MonotonicTime now);
+  void PreemptByHook();
+  void PreemptYoungest();
+  void PlanDecode();
+  void PlanPrefill();
+  void AdmitAndPrefill(size_t* budget);
+  size_t PrefillBudget() const;
+  size_t BlocksPromised() const;
+  void AddRows(ScheduledRequest* request, size_t rows);
+
+  const SchedulerOptions options_;
+  BlockAllocator allocator_;
+  StepCostModel cost_;
+  // Shrinks after a step that took longer than itl_ms_max, recovers slowly.
+  double trim_ = 1.0;
+  std::map<RequestId, std::unique_ptr<ScheduledRequest>> requests_;
+  std::vector<ScheduledRequest*> running_;          // oldest first
+  std::map<RequestId, ScheduledRequest*> waiting_;  // oldest first
+  StepPlan plan_;
+  uint64_t step_ = 0;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_ROUTER_SCHEDULER_H_

@@ -1,0 +1,201 @@
+#include "router/step_loop.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/check.h"
+#include "core/limits.h"
+
+namespace octet {
+
+StepLoop::StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
+                   const SchedulerOptions& options)
+    : transformer_(transformer),
+      tokenizer_(tokenizer),
+      clock_(clock),
+      scheduler_(options),
+      sampler_(transformer->config().vocab) {
+  stats_.kv_blocks_total = scheduler_.blocks_total();
+}
+
+void StepLoop::Add(IncomingRequest incoming) {
+  GenerationRequest& request = incoming.request;
+  ScheduledRequest scheduled;
+  scheduled.id = incoming.id;
+  scheduled.tokens = std::move(request.prompt);
+  scheduled.prompt_tokens = static_cast<uint32_t>(scheduled.tokens.size());
+  scheduled.tokens_max = scheduled.prompt_tokens + incoming.tokens_max;
+  // A resumed stream has had them.
+  scheduled.prompt_logprobs = request.prompt_logprobs && request.resume_index == 0;
+  scheduled.deadline = request.deadline;
+  const uint32_t prompt_tokens = scheduled.prompt_tokens;
+  const absl::Status status = scheduler_.Submit(std::move(scheduled));
+  if (!status.ok()) {
+    ++flow_.admitted;
+    ++flow_.ended;
+    incoming.sink->OnError(status);
+    return;
+  }
+  stats_.prompt_tokens += prompt_tokens;
+  auto active = std::make_unique<Active>();
+  active->output = std::make_unique<RequestOutput>(
+      tokenizer_, request.stop, transformer_->config().eos_ids, request.skip_special_tokens,
+      request.resume_index, incoming.tokens_max);
+  active->request = std::move(request);
+  active->sink = std::move(incoming.sink);
+  active->prompt_tokens = prompt_tokens;
+  active->submitted = incoming.submitted;
+  active_.emplace(incoming.id, std::move(active));
+}
+
+void StepLoop::Fail(RequestId id, const absl::Status& status) {
+  const auto it = active_.find(id);
+  if (it == active_.end()) return;
+  const std::shared_ptr<GenerationSink> sink = it->second->sink;
+  End(id);
+  sink->OnError(status);
+}
+
+void StepLoop::FailAll(const absl::Status& status) {
+  while (!active_.empty()) Fail(active_.begin()->first, status);
+}
+
+void StepLoop::End(RequestId id) {
+  const auto it = active_.find(id);
+  if (!it->second->admitted.has_value()) ++flow_.admitted;
+  ++flow_.ended;
+  scheduler_.Remove(id);
+  active_.erase(it);
+}
+
+bool StepLoop::Step() {
+  const MonotonicTime begin = clock_->Now();
+  const StepPlan& plan = scheduler_.Plan(begin);
+  NotePlan(plan, begin);
+  if (plan.batch.empty()) return false;
+
+  const MonotonicTime give_up =
+      std::min(scheduler_.EarliestDeadline(), begin + Duration::Millis(kStepWaitMs));
+  stalled_ = transformer_->Forward(plan.batch, give_up);
+  if (!stalled_.ok()) {
+    // Without a replica the step is run again, until one is there or the requests' time is up.
+    if (absl::IsUnavailable(stalled_)) return true;
+    for (const BatchSequence& sequence : plan.batch.sequences) Fail(sequence.request, stalled_);
+    return true;
+  }
+  ++stats_.steps;
+  scheduler_.CommitStep();
+  SampleBatch(plan.batch);
+  scheduler_.ObserveStep((clock_->Now() - begin).millis());
+  return true;
+}
+
+absl::Status StepLoop::ExpiryStatus() const {
+  if (stalled_.ok()) return absl::DeadlineExceededError("the deadline of the request has passed");
+  return absl::UnavailableError(
+      absl::StrCat("no expert replica until the deadline: ", std::string(stalled_.message())));
+}
+
+void StepLoop::NotePlan(const StepPlan& plan, MonotonicTime now) {
+  for (const RequestId id : plan.expired) Fail(id, ExpiryStatus());
+  for (const RequestId id : plan.admitted) {
+    Active& active = *active_.at(id);
+    if (active.admitted.has_value()) continue;
+    active.admitted = now;
+    ++flow_.admitted;
+  }
+  stats_.preemptions += plan.preempted.size();
+}
+
+void StepLoop::SampleBatch(const Batch& batch) {
+  const size_t total = batch.logit_rows.size();
+  auto sequence = batch.sequences.begin();
+  for (size_t begin = 0; begin < total;) {
+    const size_t count = std::min(total - begin, transformer_->logit_rows_max());
+    const ConstTensorF32 logits = transformer_->Logits(batch, begin, count);
+    for (size_t i = begin; i < begin + count; ++i) {
+      while (i >= sequence->logit_begin + sequence->logit_count) ++sequence;
+      HandleLogits(*sequence, i - sequence->logit_begin, batch.positions[batch.logit_rows[i]],
+                   absl::MakeConstSpan(logits.row(i - begin), logits.cols));
+    }
+    begin += count;
+  }
+}
+
+void StepLoop::HandleLogits(const BatchSequence& sequence, size_t row, uint32_t position,
+                            absl::Span<const float> logits) {
+  const RequestId id = sequence.request;
+  const auto it = active_.find(id);
+  if (it == active_.end()) return;  // an earlier row failed the request
+  Active* active = it->second.get();
+  if (!AllFinite(logits)) {
+    Fail(id, absl::InternalError(
+                 absl::StrCat("the model gave NaN or infinite logits at position ", position)));
+    return;
+  }
+  const bool last = row + 1 == sequence.logit_count;
+  if (!(last && sequence.sample)) {
+    const TokenId next = scheduler_.Find(id)->tokens[position + 1];
+    active->prompt_logprobs.push_back(ComputeLogprob(logits, next, active->request.top_logprobs));
+  }
+  if (last && !active->prompt_logprobs.empty()) {
+    GenerationChunk chunk;
+    chunk.prompt_logprobs = std::exchange(active->prompt_logprobs, {});
+    active->sink->OnChunk(std::move(chunk));
+  }
+  if (last && sequence.sample) SampleToken(id, active, logits);
+}
+
+void StepLoop::SampleToken(RequestId id, Active* active, absl::Span<const float> logits) {
+  const absl::Span<const TokenId> tokens = scheduler_.Find(id)->tokens;
+  SampleInput input;
+  input.logits = logits;
+  input.prompt = tokens.subspan(0, active->prompt_tokens);
+  input.output = tokens.subspan(active->prompt_tokens);
+  input.settings = &active->request.sampling;
+  input.forbidden = active->output->forbidden();
+  const TokenId token = sampler_.Sample(input);
+  std::optional<TokenLogprob> logprob;
+  const uint32_t top = active->request.top_logprobs;
+  if (active->request.logprobs || top > 0) logprob = ComputeLogprob(logits, token, top);
+
+  ++stats_.generated_tokens;
+  if (!active->first_token.has_value()) active->first_token = clock_->Now();
+  RequestOutput::Step step = active->output->OnToken(token, std::move(logprob));
+  if (step.chunk.has_value()) active->sink->OnChunk(*std::move(step.chunk));
+  if (step.finish.has_value()) {
+    Finish(id, active, *step.finish);
+  } else {
+    scheduler_.CommitToken(id, token);
+  }
+}
+
+void StepLoop::Finish(RequestId id, Active* active, FinishReason reason) {
+  const MonotonicTime now = clock_->Now();
+  GenerationResult result;
+  result.reason = reason;
+  result.stop_match = active->output->stop_match();
+  result.usage.prompt_tokens = active->prompt_tokens;
+  result.usage.completion_tokens = active->output->tokens();
+  result.usage.preemptions = scheduler_.Find(id)->preemptions;
+  result.usage.queue_ms = (*active->admitted - active->submitted).millis();
+  result.usage.prefill_ms = (*active->first_token - *active->admitted).millis();
+  result.usage.decode_ms = (now - *active->first_token).millis();
+  const std::shared_ptr<GenerationSink> sink = active->sink;
+  End(id);
+  sink->OnFinished(std::move(result));
+}
+
+StepLoop::Flow StepLoop::TakeFlow() { return std::exchange(flow_, Flow()); }
+
+EngineStats StepLoop::stats() const {
+  EngineStats stats = stats_;
+  stats.running = static_cast<uint32_t>(scheduler_.running());
+  stats.waiting = static_cast<uint32_t>(scheduler_.waiting());
+  stats.kv_blocks_used = scheduler_.blocks_used();
+  return stats;
+}
+
+}  // namespace octet

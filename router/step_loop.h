@@ -1,0 +1,94 @@
+// One step after another: schedule, forward, sample, commit. Without a thread of its own, so that a
+// test can drive it by hand; Engine gives it one.
+#ifndef OCTET_ROUTER_STEP_LOOP_H_
+#define OCTET_ROUTER_STEP_LOOP_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "core/clock.h"
+#include "core/ids.h"
+#include "model/tokenizer/tokenizer.h"
+#include "router/engine.h"
+#include "router/generation.h"
+#include "router/request_output.h"
+#include "router/sampler.h"
+#include "router/scheduler.h"
+#include "router/transformer.h"
+
+namespace octet {
+
+// A checked request on its way into the loop.
+struct IncomingRequest {
+  RequestId id;
+  GenerationRequest request;
+  std::shared_ptr<GenerationSink> sink;
+  MonotonicTime submitted;
+  uint32_t tokens_max = 0;  // to generate
+};
+
+// One thread. Sinks are called from it.
+class StepLoop {
+ public:
+  // `transformer`, `tokenizer` and `clock` outlive the loop. The scheduler's queue is bounded by
+  // whoever calls Add.
+  StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
+           const SchedulerOptions& options);
+
+  void Add(IncomingRequest incoming);
+  // Ends a request with `status`. Unknown ids are ignored.
+  void Fail(RequestId id, const absl::Status& status);
+  void FailAll(const absl::Status& status);
+  // Runs one step. False when there was nothing to run.
+  bool Step();
+
+  // Requests that left the queue for the first time, or ended, since the last call.
+  struct Flow {
+    uint32_t admitted = 0;  // first admissions, and ends of requests never admitted
+    uint32_t ended = 0;
+  };
+  Flow TakeFlow();
+  // All but `rejections`.
+  EngineStats stats() const;
+
+ private:
+  struct Active {
+    GenerationRequest request;  // its prompt lives in the scheduler
+    std::shared_ptr<GenerationSink> sink;
+    std::unique_ptr<RequestOutput> output;
+    uint32_t prompt_tokens = 0;
+    MonotonicTime submitted;
+    std::optional<MonotonicTime> admitted;
+    std::optional<MonotonicTime> first_token;
+    std::vector<TokenLogprob> prompt_logprobs;  // of this step, not yet sent
+  };
+
+  void NotePlan(const StepPlan& plan, MonotonicTime now);
+  void SampleBatch(const Batch& batch);
+  // `row` counts the logit rows of `sequence`.
+  void HandleLogits(const BatchSequence& sequence, size_t row, uint32_t position,
+                    absl::Span<const float> logits);
+  void SampleToken(RequestId id, Active* active, absl::Span<const float> logits);
+  void Finish(RequestId id, Active* active, FinishReason reason);
+  void End(RequestId id);
+  absl::Status ExpiryStatus() const;
+
+  Transformer* const transformer_;
+  const Tokenizer* const tokenizer_;
+  const Clock* const clock_;
+  Scheduler scheduler_;
+  Sampler sampler_;
+  absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
+  // Not OK while steps cannot be finished for want of a replica.
+  absl::Status stalled_;
+  Flow flow_;
+  EngineStats stats_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_ROUTER_STEP_LOOP_H_

@@ -1,0 +1,73 @@
+// The forward pass of a batch: embedding, layers, final norm, head.
+#ifndef OCTET_ROUTER_TRANSFORMER_H_
+#define OCTET_ROUTER_TRANSFORMER_H_
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/batch.h"
+#include "core/clock.h"
+#include "core/model_config.h"
+#include "core/wire_format.h"
+#include "kernels/exec_context.h"
+#include "model/model_package.h"
+#include "router/attention.h"
+#include "router/kv_cache.h"
+#include "router/step_buffers.h"
+#include "transport/token_dispatcher.h"
+
+namespace octet {
+
+// What the bits of a model's logits depend on.
+struct TransformerModel {
+  ModelConfig config;
+  std::vector<WireFormat> wire_formats;  // [layer]
+  RouterWeights weights;
+};
+
+// Configuration, wire formats and mapped weights of a package.
+TransformerModel MakeTransformerModel(const ModelPackage& package, RouterWeights weights);
+
+// Sizes of the buffers.
+struct TransformerLimits {
+  size_t rows_max = 512;
+  size_t sequences_max = 64;
+  size_t logit_rows_max = 64;  // of one call of Logits
+};
+
+// One thread. Logits of a row depend on the tokens of its own sequence alone, bit for bit: not on
+// the batch, the chunks, the placement, the threads.
+class Transformer {
+ public:
+  // `cache`, `dispatcher` and what ctx points at outlive the transformer.
+  Transformer(TransformerModel model, const TransformerLimits& limits, KvCache* cache,
+              TokenDispatcher* dispatcher, const ExecContext& ctx);
+
+  // Computes the rows of `batch` and writes their K and V to the cache. Blocks. On UNAVAILABLE and
+  // CANCELLED (see MoeBlock) the same or another batch may be run: the cache holds nothing that
+  // running again does not overwrite.
+  absl::Status Forward(const Batch& batch, MonotonicTime give_up);
+
+  // Logits [count, vocab] of rows batch.logit_rows[begin .. begin + count) of the last Forward that
+  // succeeded; count <= logit_rows_max. Valid until the next call.
+  ConstTensorF32 Logits(const Batch& batch, size_t begin, size_t count);
+
+  const ModelConfig& config() const { return model_.config; }
+  size_t logit_rows_max() const { return limits_.logit_rows_max; }
+
+ private:
+  const TransformerModel model_;
+  const TransformerLimits limits_;
+  KvCache* const cache_;
+  TokenDispatcher* const dispatcher_;
+  const ExecContext ctx_;
+  const RopeTables rope_;
+  StepBuffers buffers_;
+  RowBuffer logits_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_ROUTER_TRANSFORMER_H_

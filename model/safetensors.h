@@ -4,6 +4,7 @@
 #define OCTET_MODEL_SAFETENSORS_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,7 +26,7 @@ struct SafetensorsEntry {
 
 struct SafetensorsHeader {
   uint64_t data_begin = 0;
-  absl::flat_hash_map<std::string, SafetensorsEntry> tensors;
+  std::map<std::string, SafetensorsEntry> tensors;
 };
 
 // Bits of one element; 0 for an unknown dtype.

@@ -113,6 +113,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   server->port_ = static_cast<uint16_t>(bound);
   server->address_ = JoinHostPort({parts.host, server->port_});
   server->server_->GetHealthCheckService()->SetServingStatus(false);
+  server->SetServing(kLivenessService, true);
   return server;
 }
 

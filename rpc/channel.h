@@ -46,6 +46,10 @@ struct ChannelOptions {
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
                                                              const ChannelOptions& options = {});
 
+// A name of the standard health service that is SERVING for as long as the process answers at all,
+// whatever the services say: what a liveness probe asks for.
+inline constexpr char kLivenessService[] = "liveness";
+
 struct RpcServerOptions {
   uint32_t message_bytes_max = kGrpcControlMessageBytesMax;
   uint32_t concurrent_streams_max = kGrpcConcurrentStreamsMax;  // per connection
@@ -61,7 +65,7 @@ class RpcServer {
  public:
   // `services` must outlive the server. UNAVAILABLE if the address is in use or can't be bound,
   // INVALID_ARGUMENT if it is malformed. The health of every service, and of the server as a
-  // whole (""), starts as NOT_SERVING.
+  // whole (""), starts as NOT_SERVING; that of kLivenessService is SERVING.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const std::string& listen, const std::vector<grpc::Service*>& services,
       const RpcServerOptions& options = {});

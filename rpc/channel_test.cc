@@ -1,7 +1,12 @@
 #include "rpc/channel.h"
 
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <string>
 
 #include "octet/v1/cluster.grpc.pb.h"
 #include "rpc/status_details.h"
@@ -44,6 +49,48 @@ TEST(Channel, RefusesMalformedAddresses) {
   EXPECT_EQ(ParseHostPort(std::string(100000, 'x')).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CreateChannel("127.0.0.1:0").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Asks the standard health service; true for SERVING. The two messages have one field each, so
+// they are written and compared as bytes.
+bool AsksHealthy(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
+  grpc::GenericStub stub(channel);
+  const grpc::Slice slice(std::string("\x0a") + static_cast<char>(service.size()) + service);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  std::mutex mutex;
+  std::condition_variable ended;
+  bool done = false;
+  grpc::Status status;
+  stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", {}, &request, &response,
+                 [&](grpc::Status result) {
+                   const std::lock_guard<std::mutex> lock(mutex);
+                   status = std::move(result);
+                   done = true;
+                   ended.notify_one();
+                 });
+  std::unique_lock<std::mutex> lock(mutex);
+  ended.wait(lock, [&] { return done; });
+  grpc::Slice answer;
+  if (!status.ok() || !response.DumpToSingleSlice(&answer).ok()) return false;
+  return std::string(reinterpret_cast<const char*>(answer.begin()), answer.size()) == "\x08\x01";
+}
+
+TEST(Channel, HealthFollowsTheServicesLivenessDoesNot) {
+  FailingService service;
+  auto server = RpcServer::Start("127.0.0.1:0", {&service});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto channel = CreateChannel((*server)->address());
+  ASSERT_TRUE(channel.ok());
+  EXPECT_TRUE(AsksHealthy(*channel, kLivenessService));
+  EXPECT_FALSE(AsksHealthy(*channel, ""));
+  (*server)->SetServing("", true);
+  EXPECT_TRUE(AsksHealthy(*channel, ""));
+  (*server)->SetServing("", false);
+  EXPECT_FALSE(AsksHealthy(*channel, ""));
+  EXPECT_TRUE(AsksHealthy(*channel, kLivenessService));
 }
 
 TEST(Channel, DetailsCrossTheWire) {

@@ -16,10 +16,12 @@ if ! command -v clang++-14 >/dev/null; then
   echo "not run: clang 14 is not installed"
   exit 77
 fi
+targets=(fuzz_all)
+if [ $# -gt 0 ]; then targets=("${@/#/fuzz_}"); fi
 cmake -G Ninja -B build-fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DOCTET_FUZZ=ON \
   -DOCTET_SANITIZE=address,undefined -DCMAKE_C_COMPILER=clang-14 \
   -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_CXX_FLAGS=-fsanitize=fuzzer-no-link >/dev/null || exit 1
-cmake --build build-fuzz -j"$(nproc)" --target fuzz_all || exit 1
+cmake --build build-fuzz -j"$(nproc)" --target "${targets[@]}" || exit 1
 
 mkdir -p build-fuzz/crashes
 failed=0

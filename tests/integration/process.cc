@@ -165,7 +165,10 @@ ProcessResult RunProcess(const std::vector<std::string>& argv, int64_t timeout_m
                          const std::map<std::string, std::string>& environment) {
   ProcessResult result;
   ChildProcess child(argv, environment);
-  if (!child.WaitForExit(timeout_ms, &result.exit_code)) result.exit_code = 124;
+  if (!child.WaitForExit(timeout_ms, &result.exit_code)) {
+    result.exit_code = 124;
+    kill(-child.pid(), SIGKILL);
+  }
   // The pipes may still hold the last lines.
   child.WaitForOutput("\x01never written\x01", 2'000);
   result.stdout_text = child.StdoutText();

@@ -136,7 +136,8 @@ std::vector<Finding> CheckLengths(const std::string& path, std::string_view text
   int lines = 0;
   ForEachLine(text, [&](int number, std::string_view line) {
     lines = number;
-    if (Columns(line) > kLineColumnsMax) {
+    // A raw string, a pattern for instance, can't be broken.
+    if (Columns(line) > kLineColumnsMax && !Contains(line, "R\"")) {
       findings.push_back({path, number,
                           "line has " + std::to_string(Columns(line)) +
                               " characters, allowed are " + std::to_string(kLineColumnsMax)});

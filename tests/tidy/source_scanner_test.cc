@@ -99,6 +99,10 @@ TEST(CheckLengths, FindsLongFilesAndLines) {
   EXPECT_THAT(CheckLengths("core/a.cc", std::string(101, 'x') + "\n"), SizeIs(1));
 }
 
+TEST(CheckLengths, RawStringsCannotBeBroken) {
+  EXPECT_THAT(CheckLengths("core/a.cc", "R\"(" + std::string(101, 'x') + ")\"\n"), IsEmpty());
+}
+
 TEST(CheckLengths, ColumnsAreCharacters) {
   std::string wide;
   for (int i = 0; i < 100; ++i) wide += "é";

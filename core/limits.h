@@ -85,6 +85,7 @@ inline constexpr uint32_t kTemplateDepthMax = 64;
 inline constexpr uint64_t kFrameBytesMax = 256u << 20;
 inline constexpr uint32_t kDispatchRowsMax = kStepTokensMax;
 inline constexpr uint32_t kWorkerQueuedFramesMax = 4096;
+inline constexpr uint64_t kWorkerQueuedBytesMax = 1ull << 30;
 // Dispatches of one stream that a worker has read and not yet answered; past that it stops reading.
 inline constexpr uint32_t kStreamDispatchesMax = 64;
 // Dispatches of one link that wait to be written; past that a dispatch fails at once.

@@ -1,0 +1,402 @@
+// The same dispatch over the in-process link and over gRPC gives the same bits, and a worker keeps
+// its head whatever a peer sends.
+#include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstring>
+#include <iostream>
+#include <thread>
+
+#include "core/crc32c.h"
+#include "expert_worker/expert_ffn.h"
+#include "expert_worker/local_experts.h"
+#include "expert_worker/service.h"
+#include "expert_worker/test_util.h"
+#include "rpc/channel.h"
+#include "transport/grpc/cluster_links.h"
+#include "transport/grpc/dispatch_message.h"
+#include "transport/token_dispatcher.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A worker without coordinator: store, loop, service, server.
+class TestWorker {
+ public:
+  explicit TestWorker(std::shared_ptr<ExpertStore> store, const std::string& listen = "127.0.0.1:0")
+      : store_(std::move(store)),
+        load_(store_->model().experts),
+        executor_(1, DetectCpuLevel()),
+        loop_(
+            [this](const MappedExpert& e, LayerId layer, const ExpertInput& x,
+                   absl::Span<const uint32_t> rows, TensorF32 out) {
+              return RunExpert(executor_.context(), e, layer, x, rows, out);
+            },
+            &clock_, &load_),
+        service_(store_.get(), &loop_) {
+    RpcServerOptions options;
+    options.message_bytes_max = service_.message_bytes_max();
+    server_ = RpcServer::Start(listen, {&service_}, options).value();
+  }
+  ~TestWorker() { server_->Shutdown(Duration{}); }
+
+  const std::string& address() const { return server_->address(); }
+  LoadCounter& load() { return load_; }
+
+ private:
+  std::shared_ptr<ExpertStore> store_;
+  SystemClock clock_;
+  LoadCounter load_;
+  ExpertExecutor executor_;
+  WorkerLoop loop_;
+  ExpertService service_;
+  std::unique_ptr<RpcServer> server_;
+};
+
+std::shared_ptr<Placement> PlaceOn(const std::vector<std::string>& addresses, uint32_t experts,
+                                   uint32_t replication, uint64_t epoch = 1) {
+  auto p = std::make_shared<Placement>();
+  p->epoch = Epoch(epoch);
+  p->compute_digest = TestDigest();
+  p->model_version = "v1";
+  for (size_t w = 0; w < addresses.size(); ++w) {
+    p->workers.push_back({WorkerId(w + 1), addresses[w]});
+  }
+  for (uint32_t e = 0; e < experts; ++e) {
+    std::vector<WorkerId> replicas;
+    for (uint32_t r = 0; r < replication; ++r) {
+      replicas.emplace_back((e + r) % addresses.size() + 1);
+    }
+    p->expert_replicas.push_back(replicas);
+  }
+  return p;
+}
+
+DispatcherOptions TestOptions() {
+  DispatcherOptions options;
+  options.router = RouterId(5);
+  options.incarnation = 99;
+  options.compute_digest = TestDigest();
+  options.model_version = "v1";
+  return options;
+}
+
+void WaitReady(const TokenDispatcher& dispatcher) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!dispatcher.Ready() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  ASSERT_TRUE(dispatcher.Ready());
+}
+
+// All reply rows of one layer, in slot order.
+std::vector<float> RunLayer(TokenDispatcher& dispatcher, const TestRows& rows,
+                            const TestChoice& choice, LayerId layer) {
+  auto handle = dispatcher.Dispatch(StepId(1), 0, layer, false, rows.view, choice.view);
+  std::vector<const float*> replies;
+  const MonotonicTime give_up = SystemClock().Now() + Duration::Millis(20'000);
+  const absl::Status status = dispatcher.Combine(*handle, give_up, &replies);
+  EXPECT_TRUE(status.ok()) << status;
+  std::vector<float> out;
+  if (!status.ok()) return out;
+  for (const float* row : replies) out.insert(out.end(), row, row + rows.view.format.hidden);
+  return out;
+}
+
+struct WireCase {
+  const char* format;
+  ReplyDType reply;
+};
+
+class WireContract : public ::testing::TestWithParam<WireCase> {};
+
+TEST_P(WireContract, LocalAndGrpcGiveTheSameBits) {
+  TestModelShape shape;
+  shape.hidden = 72;  // not a whole group: rows are padded
+  shape.format = GetParam().format;
+  shape.reply = GetParam().reply;
+  SystemClock clock;
+  LocalExpertsOptions local_options;
+  local_options.cpu_level = DetectCpuLevel();
+  const auto local = MakeLocalExperts(MakeTestModel(shape), local_options);
+  ASSERT_TRUE(local.ok()) << local.status();
+  TokenDispatcher in_process(TestOptions(), local->links, &clock);
+  in_process.SetPlacement(local->placement);
+
+  TestWorker a(MakeFullStore(shape));
+  TestWorker b(MakeFullStore(shape));
+  TokenDispatcher over_grpc(TestOptions(), GrpcLinkFactory(), &clock);
+  over_grpc.SetPlacement(PlaceOn({a.address(), b.address()}, shape.experts, 1));
+  WaitReady(over_grpc);
+
+  const WireFormat format = MakeTestModel(shape).formats[0];
+  for (uint32_t round = 0; round < 20; ++round) {
+    const size_t count = 1 + round * 3;
+    const TestRows rows = MakeTestRows(format, count, round);
+    const TestChoice choice = MakeTestChoice(count, 2, shape.experts, round);
+    const auto want = RunLayer(in_process, rows, choice, LayerId(round % 2));
+    const auto got = RunLayer(over_grpc, rows, choice, LayerId(round % 2));
+    ASSERT_EQ(want.size(), count * 2 * shape.hidden);
+    ASSERT_EQ(got.size(), want.size());
+    EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0);
+  }
+  EXPECT_EQ(over_grpc.stats().redispatches, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, WireContract,
+                         ::testing::Values(WireCase{"f32", ReplyDType::kF32},
+                                           WireCase{"int8g32", ReplyDType::kF32},
+                                           WireCase{"int8g32", ReplyDType::kBF16},
+                                           WireCase{"int4g32", ReplyDType::kBF16}));
+
+TEST(Wire, ADeadWorkersRowsGoToAReplica) {
+  TestModelShape shape;
+  SystemClock clock;
+  TestWorker a(MakeFullStore(shape));
+  auto b = std::make_unique<TestWorker>(MakeFullStore(shape));
+  TokenDispatcher dispatcher(TestOptions(), GrpcLinkFactory(), &clock);
+  dispatcher.SetPlacement(PlaceOn({a.address(), b->address()}, shape.experts, 2));
+  WaitReady(dispatcher);
+  const TestRows rows = MakeTestRows(MakeTestModel(shape).formats[0], 16, 1);
+  const TestChoice choice = MakeTestChoice(16, 2, shape.experts, 1);
+  const auto want = RunLayer(dispatcher, rows, choice, LayerId(0));
+  EXPECT_GT(b->load().dispatches(), 0u);
+  b.reset();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(RunLayer(dispatcher, rows, choice, LayerId(0)), want);
+  }
+}
+
+TEST(Wire, ARestartedWorkerIsFoundAgainWithoutANewPlacement) {
+  TestModelShape shape;
+  SystemClock clock;
+  auto worker = std::make_unique<TestWorker>(MakeFullStore(shape));
+  const std::string address = worker->address();
+  TokenDispatcher dispatcher(TestOptions(), GrpcLinkFactory(), &clock);
+  dispatcher.SetPlacement(PlaceOn({address}, shape.experts, 1));
+  WaitReady(dispatcher);
+  const TestRows rows = MakeTestRows(MakeTestModel(shape).formats[0], 4, 1);
+  const TestChoice choice = MakeTestChoice(4, 2, shape.experts, 1);
+  const auto want = RunLayer(dispatcher, rows, choice, LayerId(0));
+  worker.reset();
+  std::thread restart(
+      [&] { worker = std::make_unique<TestWorker>(MakeFullStore(shape), address); });
+  EXPECT_EQ(RunLayer(dispatcher, rows, choice, LayerId(0)), want);
+  restart.join();
+  EXPECT_GE(dispatcher.stats().waits_without_replica, 1u);
+}
+
+TEST(Wire, RoundTripOfADecodeDispatch) {
+  TestModelShape shape;
+  shape.hidden = 512;
+  shape.intermediate = 32;
+  SystemClock clock;
+  TestWorker worker(MakeFullStore(shape));
+  TokenDispatcher dispatcher(TestOptions(), GrpcLinkFactory(), &clock);
+  dispatcher.SetPlacement(PlaceOn({worker.address()}, shape.experts, 1));
+  WaitReady(dispatcher);
+  const TestRows rows = MakeTestRows(MakeTestModel(shape).formats[0], 16, 1);
+  const TestChoice choice = MakeTestChoice(16, 1, shape.experts, 1);
+  std::vector<double> micros;
+  for (int i = 0; i < 2000; ++i) {
+    const MonotonicTime start = clock.Now();
+    auto handle = dispatcher.Dispatch(StepId(1), 0, LayerId(0), false, rows.view, choice.view);
+    std::vector<const float*> replies;
+    ASSERT_TRUE(dispatcher.Combine(*handle, kNever, &replies).ok());
+    micros.push_back((clock.Now() - start).millis() * 1000);
+  }
+  std::sort(micros.begin(), micros.end());
+  std::cout << "round trip of 16 rows x 512: p50 " << micros[1000] << " us, p99 " << micros[1980]
+            << " us; kernels "
+            << static_cast<double>(worker.load().compute_ns()) / 1000.0 /
+                   static_cast<double>(worker.load().dispatches())
+            << " us\n";
+  EXPECT_EQ(dispatcher.stats().redispatches, 0u);
+}
+
+// ---- A peer that is not a router ----
+
+octet::v1::Dispatch GoodDispatch(const TestModelShape& shape) {
+  const WireFormat format = MakeTestModel(shape).formats[0];
+  const TestRows rows = MakeTestRows(format, 3, 1);
+  octet::v1::Dispatch d;
+  d.mutable_key()->set_attempt(7);
+  d.set_compute_digest(TestDigest());
+  d.set_row_count(3);
+  d.mutable_rows()->append(reinterpret_cast<const char*>(rows.q.data()), rows.q.size());
+  d.mutable_rows()->append(reinterpret_cast<const char*>(rows.scales.data()),
+                           rows.scales.size() * sizeof(float));
+  d.set_checksum(Crc32c(d.rows().data(), d.rows().size()));
+  auto* first = d.add_experts();
+  first->set_expert(0);
+  first->add_rows(0);
+  first->add_rows(2);
+  auto* second = d.add_experts();
+  second->set_expert(3);
+  second->add_rows(1);
+  return d;
+}
+
+class BadPeer : public ::testing::Test {
+ protected:
+  BadPeer() : worker_(MakeStore()) {
+    channel_ = CreateChannel(worker_.address()).value();
+    stub_ = octet::v1::ExpertWorker::NewStub(channel_);
+    stream_ = stub_->Exchange(&context_);
+  }
+  ~BadPeer() override {
+    context_.TryCancel();
+    stream_->Finish();
+  }
+  // Holds experts 0, 1 and 3 of 4.
+  std::shared_ptr<ExpertStore> MakeStore() {
+    auto store = std::make_shared<ExpertStore>(MakeTestModel(shape_));
+    EXPECT_TRUE(store->Prepare(Epoch(1), {ExpertId(0), ExpertId(1), ExpertId(3)}).ok());
+    EXPECT_TRUE(store->Activate(Epoch(1)).ok());
+    return store;
+  }
+  octet::v1::DispatchReply Ask(const octet::v1::Dispatch& dispatch) {
+    octet::v1::DispatchReply reply;
+    EXPECT_TRUE(stream_->Write(dispatch));
+    EXPECT_TRUE(stream_->Read(&reply));
+    EXPECT_EQ(reply.key().attempt(), dispatch.key().attempt());
+    return reply;
+  }
+
+  TestModelShape shape_;
+  TestWorker worker_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<octet::v1::ExpertWorker::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<octet::v1::Dispatch, octet::v1::DispatchReply>> stream_;
+};
+
+TEST_F(BadPeer, GetsOnePreciseRefusalForEachFault) {
+  struct Fault {
+    const char* name;
+    std::function<void(octet::v1::Dispatch*)> make;
+    octet::v1::DispatchError error;
+    const char* says;
+  };
+  using octet::v1::Dispatch;
+  const std::vector<Fault> faults = {
+      {"digest", [](Dispatch* d) { d->set_compute_digest("zz"); }, octet::v1::DISPATCH_WRONG_DIGEST,
+       "compute_digest"},
+      {"no digest", [](Dispatch* d) { d->clear_compute_digest(); },
+       octet::v1::DISPATCH_WRONG_DIGEST, "compute_digest"},
+      {"not held", [](Dispatch* d) { d->mutable_experts(1)->set_expert(2); },
+       octet::v1::DISPATCH_NOT_HELD, "expert 2"},
+      {"layer", [](Dispatch* d) { d->mutable_key()->set_layer(2); }, octet::v1::DISPATCH_MALFORMED,
+       "dispatch.key.layer: 2"},
+      {"no rows", [](Dispatch* d) { d->set_row_count(0); }, octet::v1::DISPATCH_MALFORMED,
+       "row_count: 0"},
+      {"huge row count", [](Dispatch* d) { d->set_row_count(UINT32_MAX); },
+       octet::v1::DISPATCH_MALFORMED, "row_count"},
+      {"rows missing", [](Dispatch* d) { d->set_row_count(4); }, octet::v1::DISPATCH_MALFORMED,
+       "dispatch.rows"},
+      {"a byte too much", [](Dispatch* d) { d->mutable_rows()->push_back('x'); },
+       octet::v1::DISPATCH_MALFORMED, "dispatch.rows"},
+      {"flipped bit", [](Dispatch* d) { (*d->mutable_rows())[5] ^= 4; },
+       octet::v1::DISPATCH_MALFORMED, "checksum"},
+      {"no experts", [](Dispatch* d) { d->clear_experts(); }, octet::v1::DISPATCH_MALFORMED,
+       "dispatch.experts"},
+      {"unknown expert", [](Dispatch* d) { d->mutable_experts(1)->set_expert(4); },
+       octet::v1::DISPATCH_MALFORMED, "expert 4"},
+      {"experts out of order", [](Dispatch* d) { d->mutable_experts()->SwapElements(0, 1); },
+       octet::v1::DISPATCH_MALFORMED, "out of order"},
+      {"an expert twice", [](Dispatch* d) { d->mutable_experts(1)->set_expert(0); },
+       octet::v1::DISPATCH_MALFORMED, "out of order"},
+      {"an expert without rows", [](Dispatch* d) { d->mutable_experts(1)->clear_rows(); },
+       octet::v1::DISPATCH_MALFORMED, "no rows"},
+      {"row index", [](Dispatch* d) { d->mutable_experts(1)->set_rows(0, 3); },
+       octet::v1::DISPATCH_MALFORMED, "row 3"},
+      {"rows out of order", [](Dispatch* d) { d->mutable_experts(0)->set_rows(1, 0); },
+       octet::v1::DISPATCH_MALFORMED, "row 0"},
+      {"an unused row", [](Dispatch* d) { d->mutable_experts()->RemoveLast(); },
+       octet::v1::DISPATCH_MALFORMED, "no expert uses"},
+  };
+  for (const Fault& fault : faults) {
+    SCOPED_TRACE(fault.name);
+    octet::v1::Dispatch dispatch = GoodDispatch(shape_);
+    fault.make(&dispatch);
+    const octet::v1::DispatchReply reply = Ask(dispatch);
+    EXPECT_EQ(reply.error(), fault.error) << reply.message();
+    EXPECT_THAT(reply.message(), HasSubstr(fault.says));
+    EXPECT_TRUE(reply.rows().empty());
+  }
+  // The stream still serves.
+  const octet::v1::DispatchReply reply = Ask(GoodDispatch(shape_));
+  EXPECT_EQ(reply.error(), octet::v1::DISPATCH_OK) << reply.message();
+  EXPECT_EQ(reply.rows().size(), 3 * shape_.hidden * sizeof(float));
+  EXPECT_EQ(reply.checksum(), Crc32c(reply.rows().data(), reply.rows().size()));
+}
+
+TEST_F(BadPeer, BytesThatAreNoMessageEndOnlyTheirOwnStream) {
+  std::mt19937 rng(1);
+  for (int round = 0; round < 20; ++round) {
+    grpc::GenericStub raw(channel_);
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    auto call = raw.PrepareCall(&context, "/octet.v1.ExpertWorker/Exchange", &queue);
+    void* tag = nullptr;
+    bool ok = false;
+    call->StartCall(nullptr);
+    ASSERT_TRUE(queue.Next(&tag, &ok));
+    std::string bytes(1 + rng() % 300, '\0');
+    for (char& c : bytes) c = static_cast<char>(rng());
+    const grpc::Slice slice(bytes);
+    call->Write(grpc::ByteBuffer(&slice, 1), nullptr);
+    ASSERT_TRUE(queue.Next(&tag, &ok));
+    call->WritesDone(nullptr);
+    queue.Next(&tag, &ok);
+    grpc::Status status;
+    call->Finish(&status, nullptr);
+    ASSERT_TRUE(queue.Next(&tag, &ok));
+  }
+  EXPECT_EQ(Ask(GoodDispatch(shape_)).error(), octet::v1::DISPATCH_OK);
+}
+
+TEST_F(BadPeer, APeerThatDoesNotReadIsNotReadPastItsBound) {
+  // Far more than a stream may have unanswered; nothing may grow without bound or block others.
+  grpc::ClientContext context;
+  auto silent = stub_->Exchange(&context);
+  const octet::v1::Dispatch dispatch = GoodDispatch(shape_);
+  std::thread writer([&] {
+    for (int i = 0; i < 100'000; ++i) {
+      if (!silent->Write(dispatch)) break;
+    }
+  });
+  for (int i = 0; i < 50; ++i) {
+    EXPECT_EQ(Ask(GoodDispatch(shape_)).error(), octet::v1::DISPATCH_OK);
+  }
+  context.TryCancel();
+  writer.join();
+  silent->Finish();
+  EXPECT_EQ(Ask(GoodDispatch(shape_)).error(), octet::v1::DISPATCH_OK);
+}
+
+TEST_F(BadPeer, EndsItsSideAndGetsEveryAnswerThenOk) {
+  grpc::ClientContext context;
+  auto stream = stub_->Exchange(&context);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(stream->Write(GoodDispatch(shape_)));
+  stream->WritesDone();
+  octet::v1::DispatchReply reply;
+  int answers = 0;
+  while (stream->Read(&reply)) ++answers;
+  EXPECT_EQ(answers, 10);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(BadPeer, InfoNamesWhatIsHeld) {
+  grpc::ClientContext context;
+  octet::v1::GetWorkerInfoResponse info;
+  ASSERT_TRUE(stub_->GetWorkerInfo(&context, {}, &info).ok());
+  EXPECT_EQ(info.compute_digest(), TestDigest());
+  EXPECT_THAT(info.experts(), ::testing::ElementsAre(0, 1, 3));
+  EXPECT_EQ(info.state(), "ready");
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,161 @@
+#include "rpc/expert_codec.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "core/crc32c.h"
+#include "core/limits.h"
+#include "core/status_macros.h"
+
+namespace octet {
+namespace {
+
+using octet::v1::Dispatch;
+using octet::v1::DispatchError;
+using octet::v1::DispatchReply;
+
+absl::Status ValidateGroup(const octet::v1::ExpertRows& group, uint32_t row_count,
+                           std::vector<bool>* used) {
+  if (group.rows().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dispatch.experts: expert ", group.expert(), " has no rows"));
+  }
+  int64_t previous = -1;
+  for (const uint32_t row : group.rows()) {
+    if (row >= row_count || static_cast<int64_t>(row) <= previous) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("dispatch.experts: row ", row, " of expert ", group.expert(),
+                       " is out of order or not below row_count = ", row_count));
+    }
+    previous = row;
+    (*used)[row] = true;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateGroups(const Dispatch& dispatch, uint32_t experts) {
+  if (dispatch.experts().empty() || dispatch.experts_size() > static_cast<int>(experts)) {
+    return absl::InvalidArgumentError(absl::StrCat("dispatch.experts: ", dispatch.experts_size(),
+                                                   " entries, allowed are 1 to ", experts));
+  }
+  std::vector<bool> used(dispatch.row_count(), false);
+  int64_t previous = -1;
+  for (const auto& group : dispatch.experts()) {
+    if (group.expert() >= experts || static_cast<int64_t>(group.expert()) <= previous) {
+      return absl::InvalidArgumentError(absl::StrCat("dispatch.experts: expert ", group.expert(),
+                                                     " is out of order or not below ", experts));
+    }
+    previous = group.expert();
+    OCTET_RETURN_IF_ERROR(ValidateGroup(group, dispatch.row_count(), &used));
+  }
+  if (std::find(used.begin(), used.end(), false) != used.end()) {
+    return absl::InvalidArgumentError("dispatch.rows: a row that no expert uses");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void DispatchKeyToProto(const DispatchKey& key, octet::v1::DispatchKey* proto) {
+  proto->set_router(key.router.value());
+  proto->set_incarnation(key.incarnation);
+  proto->set_step(key.step.value());
+  proto->set_micro_batch(key.micro_batch);
+  proto->set_layer(key.layer.value());
+  proto->set_attempt(key.attempt);
+}
+
+DispatchKey DispatchKeyFromProto(const octet::v1::DispatchKey& proto) {
+  DispatchKey key;
+  key.router = RouterId(proto.router());
+  key.incarnation = proto.incarnation();
+  key.step = StepId(proto.step());
+  key.micro_batch = proto.micro_batch();
+  key.layer = LayerId(proto.layer());
+  key.attempt = proto.attempt();
+  return key;
+}
+
+DispatchError DispatchErrorFromStatus(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return octet::v1::DISPATCH_OK;
+    case absl::StatusCode::kNotFound:
+      return octet::v1::DISPATCH_NOT_HELD;
+    case absl::StatusCode::kFailedPrecondition:
+      return octet::v1::DISPATCH_WRONG_DIGEST;
+    case absl::StatusCode::kInvalidArgument:
+      return octet::v1::DISPATCH_MALFORMED;
+    case absl::StatusCode::kResourceExhausted:
+      return octet::v1::DISPATCH_OVERLOADED;
+    case absl::StatusCode::kUnavailable:
+      return octet::v1::DISPATCH_DRAINING;
+    default:
+      return octet::v1::DISPATCH_DATA_LOSS;
+  }
+}
+
+absl::Status StatusFromDispatchError(DispatchError error, const std::string& message) {
+  const std::string text = message.substr(0, kStatusMessageBytesMax);
+  switch (error) {
+    case octet::v1::DISPATCH_OK:
+      return absl::OkStatus();
+    case octet::v1::DISPATCH_NOT_HELD:
+      return absl::NotFoundError(text);
+    case octet::v1::DISPATCH_WRONG_DIGEST:
+      return absl::FailedPreconditionError(text);
+    case octet::v1::DISPATCH_MALFORMED:
+      return absl::InvalidArgumentError(text);
+    case octet::v1::DISPATCH_OVERLOADED:
+      return absl::ResourceExhaustedError(text);
+    case octet::v1::DISPATCH_DRAINING:
+      return absl::UnavailableError(text);
+    case octet::v1::DISPATCH_DATA_LOSS:
+      return absl::DataLossError(text);
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("the worker refused with an unknown code ", static_cast<int>(error)));
+  }
+}
+
+absl::Status ValidateDispatch(const Dispatch& dispatch, const DispatchShape& shape) {
+  if (!dispatch.has_key() || dispatch.key().layer() >= shape.formats.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("dispatch.key.layer: ", dispatch.key().layer(),
+                                                   ", the model has ", shape.formats.size()));
+  }
+  if (dispatch.row_count() == 0 || dispatch.row_count() > kDispatchRowsMax) {
+    return absl::InvalidArgumentError(absl::StrCat("dispatch.row_count: ", dispatch.row_count(),
+                                                   ", allowed are 1 to ", kDispatchRowsMax));
+  }
+  const size_t row_bytes = shape.formats[dispatch.key().layer()].RowBytes();
+  if (dispatch.rows().size() != dispatch.row_count() * row_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dispatch.rows: ", dispatch.rows().size(),
+                     " bytes, must be row_count = ", dispatch.row_count(), " times ", row_bytes));
+  }
+  OCTET_RETURN_IF_ERROR(ValidateGroups(dispatch, shape.experts));
+  if (Crc32c(dispatch.rows().data(), dispatch.rows().size()) != dispatch.checksum()) {
+    return absl::InvalidArgumentError("dispatch.checksum: does not fit the rows");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateReply(const DispatchReply& reply, const WireFormat& format, size_t rows) {
+  OCTET_RETURN_IF_ERROR(StatusFromDispatchError(reply.error(), reply.message()));
+  if (reply.rows().size() != rows * format.ReplyRowBytes()) {
+    return absl::DataLossError(absl::StrCat("reply.rows: ", reply.rows().size(), " bytes, must be ",
+                                            rows, " times ", format.ReplyRowBytes()));
+  }
+  if (Crc32c(reply.rows().data(), reply.rows().size()) != reply.checksum()) {
+    return absl::DataLossError("reply.checksum: does not fit the rows");
+  }
+  return absl::OkStatus();
+}
+
+size_t ReplyRows(const Dispatch& dispatch) {
+  size_t rows = 0;
+  for (const auto& group : dispatch.experts()) rows += static_cast<size_t>(group.rows_size());
+  return rows;
+}
+
+}  // namespace octet

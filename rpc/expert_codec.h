@@ -1,0 +1,50 @@
+// core types <-> octet.v1 messages of the expert wire (docs/wire.md), and the checks that a message
+// from a peer must pass before anything in it is used. Pure; thread-safe.
+#ifndef OCTET_RPC_EXPERT_CODEC_H_
+#define OCTET_RPC_EXPERT_CODEC_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/dispatch_key.h"
+#include "core/wire_format.h"
+#include "octet/v1/expert.pb.h"
+
+namespace octet {
+
+void DispatchKeyToProto(const DispatchKey& key, octet::v1::DispatchKey* proto);
+DispatchKey DispatchKeyFromProto(const octet::v1::DispatchKey& proto);
+
+// Refusals on the wire and as a status:
+//   NOT_HELD NOT_FOUND · WRONG_DIGEST FAILED_PRECONDITION · MALFORMED INVALID_ARGUMENT ·
+//   OVERLOADED RESOURCE_EXHAUSTED · DRAINING UNAVAILABLE · DATA_LOSS DATA_LOSS.
+// A status of any other code travels as DATA_LOSS; a value unknown to this version reads as
+// INVALID_ARGUMENT.
+octet::v1::DispatchError DispatchErrorFromStatus(const absl::Status& status);
+absl::Status StatusFromDispatchError(octet::v1::DispatchError error, const std::string& message);
+
+// What a worker knows of its model.
+struct DispatchShape {
+  std::vector<WireFormat> formats;  // [layer]
+  uint32_t experts = 0;
+};
+
+// INVALID_ARGUMENT, naming the field, unless: a key is present and its layer exists; 1 to
+// kDispatchRowsMax rows; `rows` has exactly row_count times the row bytes of the layer; experts are
+// strictly ascending and exist, each with at least one row, row indices strictly ascending and in
+// range, and every row used; the checksum fits.
+absl::Status ValidateDispatch(const octet::v1::Dispatch& dispatch, const DispatchShape& shape);
+
+// DATA_LOSS unless the reply has exactly `rows` rows of `format` and a checksum that fits. The
+// reply's own refusal comes first, as its status.
+absl::Status ValidateReply(const octet::v1::DispatchReply& reply, const WireFormat& format,
+                           size_t rows);
+
+// Reply rows a dispatch asks for: the sum over its experts.
+size_t ReplyRows(const octet::v1::Dispatch& dispatch);
+
+}  // namespace octet
+
+#endif  // OCTET_RPC_EXPERT_CODEC_H_

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "core/check.h"
@@ -48,8 +49,10 @@ void GateUpFloat(const ExecContext& ctx, const ExpertWeights& w, ConstTensorF32 
   MatMulFloat(ctx, w.up, rows, up);
 }
 
-// Panels of the middle that one activation group of `down` spans, at most.
-constexpr size_t kMiddlePanelsMax = 8;
+// Panels of the middle that are computed together: one activation group of `down` of the longest
+// kind, or several of a shorter one.
+constexpr size_t kMiddlePanels = 8;
+constexpr size_t kMiddleOutputs = kMiddlePanels * kPanelOutputs;
 
 // Everything the threads share while they compute the middle rows.
 struct FusedMiddle {
@@ -62,34 +65,34 @@ struct FusedMiddle {
   size_t group;   // activation group of down
 };
 
-// One activation group of the middle for one tile: gate and up, silu, quantised into place.
-void ComputeMiddle(const FusedMiddle& f, size_t group_index, size_t tile_index) {
-  alignas(64) float gate[kTileRows * kPanelOutputs];
-  alignas(64) float up[kTileRows * kPanelOutputs];
-  alignas(64) float rows[kTileRows][kMiddlePanelsMax * kPanelOutputs];
+// Outputs [kMiddleOutputs * part, ...) of the middle for one tile: gate and up, silu, quantised
+// into place.
+void ComputeMiddle(const FusedMiddle& f, size_t part, size_t tile_index) {
+  alignas(64) float gate[kPanelsAtOnce * kTileRows * kPanelOutputs];
+  alignas(64) float up[kPanelsAtOnce * kTileRows * kPanelOutputs];
+  alignas(64) float rows[kTileRows][kMiddleOutputs];
   const IntTile tile = f.x.Tile(tile_index);
-  const size_t per_group = f.group / kPanelOutputs;
-  for (size_t i = 0; i < per_group; ++i) {
-    const size_t panel = group_index * per_group + i;
-    if (panel < f.panels) {
-      f.gate.panel(f.gate.matrix, tile, panel, gate);
-      f.up.panel(f.up.matrix, tile, panel, up);
-      f.table.silu_mul(gate, up, tile.rows * kPanelOutputs, gate);
-    } else {
-      std::memset(gate, 0, sizeof gate);
-    }
-    for (size_t r = 0; r < tile.rows; ++r) {
-      std::memcpy(rows[r] + i * kPanelOutputs, gate + r * kPanelOutputs,
-                  kPanelOutputs * sizeof(float));
+  const size_t first = part * kMiddlePanels;
+  const size_t panels = std::min(kMiddlePanels, f.panels - first);
+  for (size_t p = 0; p < panels; p += kPanelsAtOnce) {
+    const size_t count = std::min(kPanelsAtOnce, panels - p);
+    f.gate.panels(f.gate.matrix, tile, first + p, count, gate);
+    f.up.panels(f.up.matrix, tile, first + p, count, up);
+    f.table.silu_mul(gate, up, count * tile.rows * kPanelOutputs, gate);
+    for (size_t i = 0; i < count * tile.rows; ++i) {
+      std::memcpy(rows[i % tile.rows] + (p + i / tile.rows) * kPanelOutputs,
+                  gate + i * kPanelOutputs, kPanelOutputs * sizeof(float));
     }
   }
   const IntTile out = f.middle.Tile(tile_index);
-  const size_t units = f.group / kUnit;
+  // The last activation group may reach past the last panel: zeros.
+  const size_t outputs = panels * kPanelOutputs;
+  const size_t padded = (outputs + f.group - 1) / f.group * f.group;
   for (size_t r = 0; r < tile.rows; ++r) {
-    int8_t q[kMiddlePanelsMax * kPanelOutputs];
-    float scale;
-    f.table.quantize_row(rows[r], f.group, f.group, f.group, q, &scale);
-    f.middle.FillUnits(f.table, out, r, group_index * units, units, q, scale);
+    int8_t q[kMiddleOutputs];
+    float scales[kMiddleOutputs / kUnit];
+    f.table.quantize_row(rows[r], outputs, padded, f.group, q, scales);
+    f.middle.FillUnits(f.table, out, r, part * (kMiddleOutputs / kUnit), padded / kUnit, q, scales);
   }
 }
 
@@ -113,12 +116,11 @@ void FusedFfn(const ExecContext& ctx, const KernelTable& table, const ExpertWeig
                 });
   const FusedMiddle fused = {
       table, gate, up, rows, middle, PanelCount(w.gate.n), w.down.format.activation_group};
-  const size_t per_group = 2 * fused.group / kPanelOutputs;
-  const size_t grain = PanelGrain(gate.matrix.panel_bytes, x.padded_k, rows.rows()) / per_group + 1;
-  ParallelRange(ctx, PaddedK(w.down.format, w.down.k) / fused.group, grain,
-                [&](size_t begin, size_t end, int) {
-                  for (size_t g = begin; g < end; ++g) {
-                    for (size_t t = 0; t < rows.tiles(); ++t) ComputeMiddle(fused, g, t);
+  const size_t grain = PanelGrain(gate.matrix.panel_bytes, x.padded_k, rows.rows());
+  ParallelRange(ctx, (fused.panels + kMiddlePanels - 1) / kMiddlePanels,
+                grain / (2 * kMiddlePanels) + 1, [&](size_t begin, size_t end, int) {
+                  for (size_t part = begin; part < end; ++part) {
+                    for (size_t t = 0; t < rows.tiles(); ++t) ComputeMiddle(fused, part, t);
                   }
                 });
   FastMatMulInt(ctx, down, middle, y);

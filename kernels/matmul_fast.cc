@@ -49,17 +49,20 @@ size_t PanelGrain(size_t panel_bytes, size_t k, size_t rows) {
 void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRows& x,
                    TensorF32 y) {
   const size_t bytes = fast.matrix.panel_bytes;
-  const size_t step = std::clamp<size_t>(kPanelBytesInCache / bytes, 1, 8);
+  const size_t step = std::clamp<size_t>(kPanelBytesInCache / bytes, kPanelsAtOnce, 8);
   const size_t grain = PanelGrain(bytes, fast.matrix.units * kUnit, x.rows());
   ParallelRange(ctx, PanelCount(y.cols), grain, [&](size_t begin, size_t end, int) {
-    alignas(64) float out[kTileRows * kPanelOutputs];
+    alignas(64) float out[kPanelsAtOnce * kTileRows * kPanelOutputs];
     for (size_t p0 = begin; p0 < end; p0 += step) {
       const size_t p1 = std::min(p0 + step, end);
       for (size_t t = 0; t < x.tiles(); ++t) {
         const IntTile tile = x.Tile(t);
-        for (size_t p = p0; p < p1; ++p) {
-          fast.panel(fast.matrix, tile, p, out);
-          CopyOut(out, 1, p, t * kTileRows, tile.rows, y);
+        for (size_t p = p0; p < p1; p += kPanelsAtOnce) {
+          const size_t count = std::min(kPanelsAtOnce, p1 - p);
+          fast.panels(fast.matrix, tile, p, count, out);
+          for (size_t i = 0; i < count; ++i) {
+            CopyOut(out + i * tile.rows * kPanelOutputs, 1, p + i, t * kTileRows, tile.rows, y);
+          }
         }
       }
     }

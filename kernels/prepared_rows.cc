@@ -40,7 +40,7 @@ FastInt::FastInt(const KernelTable& table, const PackedWeights& w) {
             layout.values,
             layout.padded_k / kUnit,
             std::max<size_t>(1, f.group / kUnit)};
-  panel = table.int_panel[static_cast<size_t>(KernelFor(f))];
+  panels = table.int_panels[static_cast<size_t>(KernelFor(f))];
   offset = f.bits == 8 && f.offset == 0 ? table.signed_offset : f.offset;
   halves = f.group < kUnit ? 2 : 1;
 }
@@ -65,11 +65,11 @@ IntTile PreparedRows::Tile(size_t index) const {
 }
 
 void PreparedRows::FillUnits(const KernelTable& table, const IntTile& tile, size_t r, size_t first,
-                             size_t count, const int8_t* q, float scale) const {
+                             size_t count, const int8_t* q, const float* scales) const {
   const size_t skip = first * tile.rows;
   const IntTile from = {tile.rows, tile.q + skip * kUnit, tile.scales + skip,
                         tile.bias + skip * halves_, tile.sums + skip};
-  table.prepare_row(q, &scale, count, count, offset_, halves_, r, from);
+  table.prepare_row(q, scales, count, units_per_scale_, offset_, halves_, r, from);
 }
 
 }  // namespace octet

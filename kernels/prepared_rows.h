@@ -16,7 +16,7 @@ struct FastInt {
   FastInt(const KernelTable& table, const PackedWeights& w);
 
   IntMatrix matrix;
-  void (*panel)(const IntMatrix& w, const IntTile& tile, size_t panel, float* out);
+  void (*panels)(const IntMatrix& w, const IntTile& tile, size_t panel, size_t count, float* out);
   int32_t offset;  // of the codes as the kernel multiplies them
   size_t halves;
 };
@@ -38,9 +38,9 @@ class PreparedRows {
       table.prepare_row(q, scales, units_, units_per_scale_, offset_, halves_, r, tile);
     }
   }
-  // Writes `count` units from unit `first` on, of row r of a tile, all under one scale.
+  // Writes `count` units from unit `first` on, of row r of a tile; one scale an activation group.
   void FillUnits(const KernelTable& table, const IntTile& tile, size_t r, size_t first,
-                 size_t count, const int8_t* q, float scale) const;
+                 size_t count, const int8_t* q, const float* scales) const;
 
  private:
   size_t rows_;

@@ -156,31 +156,39 @@ inline void PrefetchUnit(const uint8_t* values, size_t u) {
   }
 }
 
-// All rows in registers.
-template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+// All rows of kPanels panels in registers. Panels go side by side: each is a stream of memory of
+// its own, and several together hide its latency.
+template <Codes kCodes, Scales kScales, bool kWide, int kRows, int kPanels>
 inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
-  __m256 acc[kRows][2];
-  __m256i carry[kRows][2];
-  for (int i = 0; i < kRows; ++i) {
-    acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-    carry[i][0] = carry[i][1] = _mm256_setzero_si256();
+  __m256 acc[kPanels][kRows][2];
+  __m256i carry[kPanels][kRows][2];
+  for (int p = 0; p < kPanels; ++p) {
+    for (int i = 0; i < kRows; ++i) {
+      acc[p][i][0] = acc[p][i][1] = _mm256_setzero_ps();
+      carry[p][i][0] = carry[p][i][1] = _mm256_setzero_si256();
+    }
   }
   for (size_t u = 0; u < w.units; ++u) {
-    PrefetchUnit<kCodes>(panel + w.values, u);
-    for (int half = 0; half < 2; ++half) {
-      __m256i codes[8];
-      LoadCodes<kCodes>(panel + w.values, u, half, codes);
-      const UnitScales s = LoadScales<kScales>(w, panel, u, half);
-      for (int i = 0; i < kRows; ++i) {
-        acc[i][half] =
-            AddUnit<kCodes, kScales, kWide>(t, u, static_cast<size_t>(i), w.units_per_group, codes,
-                                            s, acc[i][half], &carry[i][half]);
+    for (int p = 0; p < kPanels; ++p) {
+      const uint8_t* own = panel + p * w.panel_bytes;
+      PrefetchUnit<kCodes>(own + w.values, u);
+      for (int half = 0; half < 2; ++half) {
+        __m256i codes[8];
+        LoadCodes<kCodes>(own + w.values, u, half, codes);
+        const UnitScales s = LoadScales<kScales>(w, own, u, half);
+        for (int i = 0; i < kRows; ++i) {
+          acc[p][i][half] =
+              AddUnit<kCodes, kScales, kWide>(t, u, static_cast<size_t>(i), w.units_per_group,
+                                              codes, s, acc[p][i][half], &carry[p][i][half]);
+        }
       }
     }
   }
-  for (int i = 0; i < kRows; ++i) {
-    _mm256_storeu_ps(out + 16 * i, acc[i][0]);
-    _mm256_storeu_ps(out + 16 * i + 8, acc[i][1]);
+  for (int p = 0; p < kPanels; ++p) {
+    for (int i = 0; i < kRows; ++i) {
+      _mm256_storeu_ps(out + 16 * (p * kRows + i), acc[p][i][0]);
+      _mm256_storeu_ps(out + 16 * (p * kRows + i) + 8, acc[p][i][1]);
+    }
   }
 }
 
@@ -205,16 +213,28 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
   }
 }
 
+template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+void PanelGroup(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
+  constexpr int kPanels = kRows == 1 ? 2 : 2;
+  for (; count >= kPanels; count -= kPanels, p += kPanels, out += kPanels * kRows * 16) {
+    FewRows<kCodes, kScales, kWide, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
+  }
+  for (; count > 0; --count, ++p, out += kRows * 16) {
+    FewRows<kCodes, kScales, kWide, kRows, 1>(w, t, w.data + p * w.panel_bytes, out);
+  }
+}
+
 template <Codes kCodes, Scales kScales, bool kWide>
-void IntPanel(const IntMatrix& w, const IntTile& t, size_t p, float* out) {
-  const uint8_t* panel = w.data + p * w.panel_bytes;
+void IntPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
   switch (t.rows) {
     case 1:
-      return FewRows<kCodes, kScales, kWide, 1>(w, t, panel, out);
+      return PanelGroup<kCodes, kScales, kWide, 1>(w, t, p, count, out);
     case 2:
-      return FewRows<kCodes, kScales, kWide, 2>(w, t, panel, out);
+      return PanelGroup<kCodes, kScales, kWide, 2>(w, t, p, count, out);
     default:
-      return ManyRows<kCodes, kScales, kWide>(w, t, panel, out);
+      for (; count > 0; --count, ++p, out += t.rows * 16) {
+        ManyRows<kCodes, kScales, kWide>(w, t, w.data + p * w.panel_bytes, out);
+      }
   }
 }
 

@@ -131,23 +131,31 @@ inline void PrefetchUnit(const uint8_t* values, size_t u) {
   for (size_t i = 0; i < kBytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-// All rows in registers.
-template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+// All rows of kPanels panels in registers. Panels go side by side: each is a stream of memory of
+// its own, and several together hide its latency.
+template <Codes kCodes, Scales kScales, bool kWide, int kRows, int kPanels>
 inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
-  __m512 acc[kRows];
-  __m512i carry[kRows];
-  for (int i = 0; i < kRows; ++i) {
-    acc[i] = Zero();
-    carry[i] = ZeroInt();
+  __m512 acc[kPanels][kRows];
+  __m512i carry[kPanels][kRows];
+  for (int p = 0; p < kPanels; ++p) {
+    for (int i = 0; i < kRows; ++i) {
+      acc[p][i] = Zero();
+      carry[p][i] = ZeroInt();
+    }
   }
   for (size_t u = 0; u < w.units; ++u) {
-    __m512i codes[8];
-    PrefetchUnit<kCodes>(panel + w.values, u);
-    LoadCodes<kCodes>(panel + w.values, u, codes);
-    const UnitScales s = LoadScales<kScales>(w, panel, u);
-    AddUnit<kScales, kWide, kRows>(t, u, 0, w.units_per_group, codes, s, acc, carry);
+    for (int p = 0; p < kPanels; ++p) {
+      const uint8_t* own = panel + p * w.panel_bytes;
+      __m512i codes[8];
+      PrefetchUnit<kCodes>(own + w.values, u);
+      LoadCodes<kCodes>(own + w.values, u, codes);
+      const UnitScales s = LoadScales<kScales>(w, own, u);
+      AddUnit<kScales, kWide, kRows>(t, u, 0, w.units_per_group, codes, s, acc[p], carry[p]);
+    }
   }
-  for (int i = 0; i < kRows; ++i) Store(out + 16 * i, acc[i]);
+  for (int p = 0; p < kPanels; ++p) {
+    for (int i = 0; i < kRows; ++i) Store(out + 16 * (p * kRows + i), acc[p][i]);
+  }
 }
 
 // Rows [r, r + kRows), whose accumulators live in `out`.
@@ -174,20 +182,32 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
   }
 }
 
+template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+void PanelGroup(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
+  constexpr int kPanels = kRows == 1 ? 4 : 2;
+  for (; count >= kPanels; count -= kPanels, p += kPanels, out += kPanels * kRows * 16) {
+    FewRows<kCodes, kScales, kWide, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
+  }
+  for (; count > 0; --count, ++p, out += kRows * 16) {
+    FewRows<kCodes, kScales, kWide, kRows, 1>(w, t, w.data + p * w.panel_bytes, out);
+  }
+}
+
 template <Codes kCodes, Scales kScales, bool kWide>
-void IntPanel(const IntMatrix& w, const IntTile& t, size_t p, float* out) {
-  const uint8_t* panel = w.data + p * w.panel_bytes;
+void IntPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
   switch (t.rows) {
     case 1:
-      return FewRows<kCodes, kScales, kWide, 1>(w, t, panel, out);
+      return PanelGroup<kCodes, kScales, kWide, 1>(w, t, p, count, out);
     case 2:
-      return FewRows<kCodes, kScales, kWide, 2>(w, t, panel, out);
+      return PanelGroup<kCodes, kScales, kWide, 2>(w, t, p, count, out);
     case 3:
-      return FewRows<kCodes, kScales, kWide, 3>(w, t, panel, out);
+      return PanelGroup<kCodes, kScales, kWide, 3>(w, t, p, count, out);
     case 4:
-      return FewRows<kCodes, kScales, kWide, 4>(w, t, panel, out);
+      return PanelGroup<kCodes, kScales, kWide, 4>(w, t, p, count, out);
     default:
-      return ManyRows<kCodes, kScales, kWide>(w, t, panel, out);
+      for (; count > 0; --count, ++p, out += t.rows * 16) {
+        ManyRows<kCodes, kScales, kWide>(w, t, w.data + p * w.panel_bytes, out);
+      }
   }
 }
 

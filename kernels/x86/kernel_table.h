@@ -14,6 +14,8 @@ namespace octet {
 inline constexpr size_t kUnit = 32;
 // Rows of a prepared tile at most.
 inline constexpr size_t kTileRows = 32;
+// Panels of one call of int_panels at most.
+inline constexpr size_t kPanelsAtOnce = 4;
 // Rows of one call of float_panels at most.
 inline constexpr size_t kFloatRows = 6;
 
@@ -82,9 +84,10 @@ inline constexpr size_t AttentionScratchFloats(size_t head_dim) {
 struct KernelTable {
   // Offset that int_panel of kS8 expects in the bias (the codes it multiplies are q + offset).
   int32_t signed_offset;
-  // out [tile.rows][16] = the 16 outputs of a panel for every row.
-  void (*int_panel[static_cast<size_t>(IntKernel::kCount)])(const IntMatrix& w, const IntTile& tile,
-                                                            size_t panel, float* out);
+  // out [count][tile.rows][16] = the 16 outputs of each of `count` <= kPanelsAtOnce panels.
+  void (*int_panels[static_cast<size_t>(IntKernel::kCount)])(const IntMatrix& w,
+                                                             const IntTile& tile, size_t panel,
+                                                             size_t count, float* out);
   // Writes `units` units of row r of a tile. scales holds one value per units_per_scale units.
   void (*prepare_row)(const int8_t* q, const float* scales, size_t units, size_t units_per_scale,
                       int32_t offset, size_t halves, size_t r, const IntTile& tile);

@@ -12,17 +12,20 @@ namespace octet {
 
 const KernelTable& Avx2Kernels() {
   using avx2::Codes;
-  using avx2::IntPanel;
+  using avx2::IntPanels;
   using avx2::Scales;
   static constexpr KernelTable kTable = {
       avx2::kSignedOffset,
-      {IntPanel<Codes::kNibbles, Scales::kF16, false>,
-       IntPanel<Codes::kNibbles, Scales::kF16, true>,
-       IntPanel<Codes::kNibbles, Scales::kF16Min, false>,
-       IntPanel<Codes::kNibbles, Scales::kSuper, false>,
-       IntPanel<Codes::kFive, Scales::kF16, false>, IntPanel<Codes::kFive, Scales::kF16Min, false>,
-       IntPanel<Codes::kFive, Scales::kSuper, false>, IntPanel<Codes::kSix, Scales::kHalves, false>,
-       IntPanel<Codes::kSigned, Scales::kF16, false>, IntPanel<Codes::kSigned, Scales::kF16, true>},
+      {IntPanels<Codes::kNibbles, Scales::kF16, false>,
+       IntPanels<Codes::kNibbles, Scales::kF16, true>,
+       IntPanels<Codes::kNibbles, Scales::kF16Min, false>,
+       IntPanels<Codes::kNibbles, Scales::kSuper, false>,
+       IntPanels<Codes::kFive, Scales::kF16, false>,
+       IntPanels<Codes::kFive, Scales::kF16Min, false>,
+       IntPanels<Codes::kFive, Scales::kSuper, false>,
+       IntPanels<Codes::kSix, Scales::kHalves, false>,
+       IntPanels<Codes::kSigned, Scales::kF16, false>,
+       IntPanels<Codes::kSigned, Scales::kF16, true>},
       avx2::PrepareRow,
       avx2::QuantizeRow,
       avx2::FloatPanels,

@@ -12,19 +12,20 @@ namespace octet {
 
 const KernelTable& Avx512Kernels() {
   using avx512::Codes;
-  using avx512::IntPanel;
+  using avx512::IntPanels;
   using avx512::Scales;
   static constexpr KernelTable kTable = {
       avx512::kSignedOffset,
-      {IntPanel<Codes::kNibbles, Scales::kF16, false>,
-       IntPanel<Codes::kNibbles, Scales::kF16, true>,
-       IntPanel<Codes::kNibbles, Scales::kF16Min, false>,
-       IntPanel<Codes::kNibbles, Scales::kSuper, false>,
-       IntPanel<Codes::kBytes, Scales::kF16, false>,
-       IntPanel<Codes::kBytes, Scales::kF16Min, false>,
-       IntPanel<Codes::kBytes, Scales::kSuper, false>,
-       IntPanel<Codes::kBytes, Scales::kHalves, false>,
-       IntPanel<Codes::kSigned, Scales::kF16, false>, IntPanel<Codes::kSigned, Scales::kF16, true>},
+      {IntPanels<Codes::kNibbles, Scales::kF16, false>,
+       IntPanels<Codes::kNibbles, Scales::kF16, true>,
+       IntPanels<Codes::kNibbles, Scales::kF16Min, false>,
+       IntPanels<Codes::kNibbles, Scales::kSuper, false>,
+       IntPanels<Codes::kBytes, Scales::kF16, false>,
+       IntPanels<Codes::kBytes, Scales::kF16Min, false>,
+       IntPanels<Codes::kBytes, Scales::kSuper, false>,
+       IntPanels<Codes::kBytes, Scales::kHalves, false>,
+       IntPanels<Codes::kSigned, Scales::kF16, false>,
+       IntPanels<Codes::kSigned, Scales::kF16, true>},
       avx512::PrepareRow,
       avx512::QuantizeRow,
       avx512::FloatPanels,

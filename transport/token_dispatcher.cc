@@ -78,6 +78,7 @@ struct Sent {
   WorkerShare share;
   std::shared_ptr<ExpertLink> link;
   DispatchKey key;
+  Epoch epoch;  // of the placement it was planned with
   MonotonicTime started;
   Duration late_after;
   uint32_t hedge_of = kNotAHedge;
@@ -233,6 +234,7 @@ void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share
   sent.link = view->links.find(worker)->second;
   sent.key = h.head.key;
   sent.key.attempt = next_serial++;
+  sent.epoch = view->placement->epoch;
   sent.started = now;
   sent.late_after = late_after;
   sent.hedge_of = hedge_of;
@@ -249,7 +251,7 @@ void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share
   }
   ExpertDispatch dispatch = h.head;
   dispatch.key = sent.key;
-  dispatch.epoch = view->placement->epoch;
+  dispatch.epoch = sent.epoch;
   dispatch.share = &sent.share;
   sent.link->Send(dispatch, [box = mailbox, serial = sent.key.attempt](ExpertReply reply) {
     box->Push(serial, std::move(reply));
@@ -364,7 +366,7 @@ void TokenDispatcher::Impl::OnFailure(DispatchHandle::Impl& h, uint32_t attempt,
   if (absl::IsFailedPrecondition(status)) {
     WorkerHealth& worker = health[id];
     worker.wrong_digest = true;
-    worker.wrong_digest_epoch = view->placement->epoch;
+    worker.wrong_digest_epoch = h.sent[attempt].epoch;
     LogError("worker ", id.value(), " serves another model than this router: ", status.message());
   } else if (!absl::IsCancelled(status)) {
     LogWarning("worker ", id.value(), ": dispatch of layer ", h.head.key.layer.value(),

@@ -1,0 +1,317 @@
+#include "router/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "router/test_util.h"
+
+namespace octet {
+namespace {
+
+using testing::HasSubstr;
+
+// One package for all tests: packing takes longer than running.
+class EngineTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    temp_ = std::make_unique<TempDirectory>();
+    PackOptions options;
+    options.experts = options.attention = "f32";
+    package_ = PackGolden("mixtral-f32", temp_->path(), options);
+    tokenizer_ = MakeByteTokenizer(package_->config().vocab);
+  }
+  static void TearDownTestSuite() {
+    package_.reset();
+    tokenizer_.reset();
+    temp_.reset();
+  }
+
+  EngineOptions Options() {
+    EngineOptions options;
+    options.kv_cache_bytes = 4u << 20;
+    options.cpu_level = DetectCpuLevel();
+    return options;
+  }
+
+  // `spoil` may change the router's weights first.
+  void Start(const EngineOptions& options, uint32_t workers = 2,
+             const std::function<void(RouterWeights*)>& spoil = nullptr) {
+    engine_.reset();
+    cluster_ = std::make_unique<LocalCluster>(
+        package_, LocalCluster::Options{workers, 1, 1, DetectCpuLevel()}, &clock_);
+    auto weights = package_->MapRouter(1);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    if (spoil) spoil(&*weights);
+    auto engine = Engine::Start(package_, *std::move(weights), tokenizer_, cluster_->dispatcher(),
+                                &clock_, options);
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+  }
+
+  static GenerationRequest Request(std::vector<TokenId> prompt, uint32_t tokens) {
+    GenerationRequest request;
+    request.prompt = std::move(prompt);
+    request.sampling.temperature = 0;
+    request.stop.max_tokens = tokens;
+    request.stop.ignore_eos = true;
+    return request;
+  }
+  static std::vector<TokenId> Prompt(uint32_t seed, uint32_t length) {
+    std::vector<TokenId> prompt;
+    for (uint32_t i = 0; i < length; ++i) {
+      prompt.push_back(static_cast<TokenId>((seed * 31 + i * 17 + i * i * 5) % 90));
+    }
+    return prompt;
+  }
+
+  std::shared_ptr<CollectingSink> Submit(GenerationRequest request, RequestId* id = nullptr) {
+    auto sink = std::make_shared<CollectingSink>();
+    const auto submitted = engine_->Submit(std::move(request), sink);
+    EXPECT_TRUE(submitted.ok()) << submitted.status();
+    if (id != nullptr && submitted.ok()) *id = *submitted;
+    return sink;
+  }
+  std::shared_ptr<CollectingSink> Generate(GenerationRequest request) {
+    auto sink = Submit(std::move(request));
+    sink->WaitEnd();
+    return sink;
+  }
+
+  static std::unique_ptr<TempDirectory> temp_;
+  static std::shared_ptr<const ModelPackage> package_;
+  static std::shared_ptr<const Tokenizer> tokenizer_;
+  SystemClock clock_;
+  std::unique_ptr<LocalCluster> cluster_;
+  std::unique_ptr<Engine> engine_;
+};
+
+std::unique_ptr<TempDirectory> EngineTest::temp_;
+std::shared_ptr<const ModelPackage> EngineTest::package_;
+std::shared_ptr<const Tokenizer> EngineTest::tokenizer_;
+
+TEST_F(EngineTest, StreamsTokensWithIndicesUsageAndOneEnd) {
+  Start(Options());
+  const auto sink = Generate(Request(Prompt(1, 5), 9));
+  ASSERT_TRUE(sink->status.ok()) << sink->status;
+  EXPECT_EQ(sink->tokens.size(), 9u);
+  EXPECT_EQ(sink->indices, (std::vector<uint32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(sink->result.reason, FinishReason::kLength);
+  EXPECT_EQ(sink->result.usage.prompt_tokens, 5u);
+  EXPECT_EQ(sink->result.usage.completion_tokens, 9u);
+  EXPECT_EQ(sink->ends, 1);
+  EXPECT_EQ(sink->text, tokenizer_->Decode(sink->tokens, true));
+}
+
+TEST_F(EngineTest, LogprobsAgreeBetweenPromptAndGeneration) {
+  Start(Options());
+  GenerationRequest request = Request(Prompt(2, 6), 12);
+  request.logprobs = true;
+  request.top_logprobs = 3;
+  const auto generated = Generate(request);
+  ASSERT_EQ(generated->logprobs.size(), 12u);
+  // The same text as a prompt: the model must give its own tokens the same probabilities.
+  GenerationRequest forced = request;
+  forced.prompt.insert(forced.prompt.end(), generated->tokens.begin(), generated->tokens.end());
+  forced.prompt_logprobs = true;
+  forced.stop.max_tokens = 1;
+  const auto scored = Generate(forced);
+  ASSERT_EQ(scored->prompt_logprobs.size(), forced.prompt.size() - 1);
+  for (size_t i = 0; i < 12; ++i) {
+    const TokenLogprob& a = generated->logprobs[i];
+    const TokenLogprob& b = scored->prompt_logprobs[request.prompt.size() - 1 + i];
+    EXPECT_EQ(a.logprob, b.logprob) << i;
+    EXPECT_EQ(a.top, b.top) << i;
+    EXPECT_EQ(a.top.at(0).first, generated->tokens[i]) << "greedy takes the best";
+  }
+}
+
+TEST_F(EngineTest, ResumeSendsTheSameTokensFromTheIndexOn) {
+  Start(Options());
+  GenerationRequest request = Request(Prompt(3, 7), 10);
+  request.sampling.temperature = 1.3f;
+  request.sampling.seed = 77;
+  const auto whole = Generate(request);
+  request.resume_index = 4;
+  const auto rest = Generate(request);
+  EXPECT_EQ(rest->tokens, std::vector<TokenId>(whole->tokens.begin() + 4, whole->tokens.end()));
+  EXPECT_EQ(rest->indices.at(0), 4u);
+  EXPECT_EQ(rest->result.usage.completion_tokens, 10u);
+}
+
+TEST_F(EngineTest, PressureOnTheCachePreemptsAndKeepsTheTokens) {
+  EngineOptions options = Options();
+  Start(options);
+  std::vector<std::vector<TokenId>> expected;
+  for (uint32_t i = 0; i < 6; ++i) {
+    GenerationRequest request = Request(Prompt(i, 30 + 20 * i), 100);
+    request.sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    request.sampling.seed = i;
+    expected.push_back(Generate(request)->tokens);
+  }
+  options.kv_cache_bytes = 6 * 2 * KvBlockLayerBytes(DType::kF16, 4, 8);
+  Start(options);
+  std::vector<std::shared_ptr<CollectingSink>> sinks;
+  for (uint32_t i = 0; i < 6; ++i) {
+    GenerationRequest request = Request(Prompt(i, 30 + 20 * i), 100);
+    request.sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    request.sampling.seed = i;
+    sinks.push_back(Submit(request));
+  }
+  uint32_t preemptions = 0;
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    sinks[i]->WaitEnd();
+    ASSERT_TRUE(sinks[i]->status.ok()) << sinks[i]->status;
+    EXPECT_EQ(sinks[i]->tokens, expected[i]) << i;
+    preemptions += sinks[i]->result.usage.preemptions;
+  }
+  EXPECT_GT(preemptions, 0u);
+  EXPECT_EQ(engine_->stats().kv_blocks_used, 0u);
+  EXPECT_EQ(engine_->stats().preemptions, preemptions);
+}
+
+TEST_F(EngineTest, CancelEndsARunningRequestAndFreesIt) {
+  Start(Options());
+  RequestId id;
+  const auto sink = Submit(Request(Prompt(1, 4), 400), &id);
+  sink->WaitTokens(1);
+  engine_->Cancel(id);
+  engine_->Cancel(RequestId(999));
+  sink->WaitEnd();
+  EXPECT_EQ(sink->status.code(), absl::StatusCode::kCancelled);
+  engine_->Drain(kNever);
+  EXPECT_EQ(engine_->stats().kv_blocks_used, 0u);
+  EXPECT_EQ(sink->after_end, 0);
+}
+
+TEST_F(EngineTest, ADeadlineEndsTheRequestWithItsCode) {
+  Start(Options());
+  GenerationRequest request = Request(Prompt(1, 4), 400);
+  request.deadline = clock_.Now();
+  EXPECT_EQ(Generate(request)->status.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(EngineTest, WithoutReplicasRequestsWaitAndGoOnWhenOneComes) {
+  Start(Options(), /*workers=*/1);
+  const auto expected = Generate(Request(Prompt(5, 8), 6))->tokens;
+  Start(Options(), /*workers=*/0);
+  GenerationRequest doomed = Request(Prompt(1, 4), 4);
+  doomed.deadline = clock_.Now() + Duration::Millis(20);
+  const auto patient = Submit(Request(Prompt(5, 8), 6));
+  const auto failed = Generate(doomed);
+  EXPECT_EQ(failed->status.code(), absl::StatusCode::kUnavailable) << failed->status;
+  cluster_->SetPlacement(ChainPlacement(*package_, 1, 1));
+  patient->WaitEnd();
+  EXPECT_TRUE(patient->status.ok()) << patient->status;
+  EXPECT_EQ(patient->tokens, expected);
+}
+
+TEST_F(EngineTest, CancelWorksWhileNoReplicaIsThere) {
+  Start(Options(), /*workers=*/0);
+  RequestId id;
+  const auto sink = Submit(Request(Prompt(1, 4), 4), &id);
+  engine_->Cancel(id);
+  sink->WaitEnd();
+  EXPECT_EQ(sink->status.code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(EngineTest, AFullQueueRefuses) {
+  EngineOptions options = Options();
+  options.running_max = 1;
+  options.waiting_max = 2;
+  Start(options, /*workers=*/0);  // nothing ever finishes
+  std::vector<std::shared_ptr<CollectingSink>> sinks;
+  absl::Status refused;
+  for (int i = 0; i < 5 && refused.ok(); ++i) {
+    sinks.push_back(std::make_shared<CollectingSink>());
+    refused = engine_->Submit(Request(Prompt(1, 4), 4), sinks.back()).status();
+  }
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(engine_->stats().rejections, 1u);
+  EXPECT_EQ(sinks.back()->ends, 0) << "a refused sink is never called";
+}
+
+TEST_F(EngineTest, DrainRefusesNewRequestsAndWaitsForTheOthers) {
+  Start(Options());
+  const auto sink = Submit(Request(Prompt(1, 4), 50));
+  engine_->Drain(kNever);
+  EXPECT_EQ(sink->ends, 1);
+  EXPECT_TRUE(sink->status.ok());
+  EXPECT_EQ(engine_->Submit(Request(Prompt(1, 4), 4), sink).status().code(),
+            absl::StatusCode::kUnavailable);
+}
+
+TEST_F(EngineTest, DestructionCancelsWhatIsInFlight) {
+  Start(Options(), /*workers=*/0);
+  const auto sink = Submit(Request(Prompt(1, 4), 50));
+  engine_.reset();
+  EXPECT_EQ(sink->status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(sink->ends, 1);
+}
+
+TEST_F(EngineTest, APromptLongerThanTheContextIsRefused) {
+  EngineOptions options = Options();
+  options.context_max = 40;
+  Start(options);
+  EXPECT_EQ(engine_->context_max(), 40u);
+  const auto sink = std::make_shared<CollectingSink>();
+  const absl::Status status = engine_->Submit(Request(Prompt(1, 40), 1), sink).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("40"));
+  // Up to the end of the context otherwise.
+  const auto full = Generate(Request(Prompt(1, 30), 0));
+  EXPECT_EQ(full->tokens.size(), 10u);
+  EXPECT_EQ(full->result.reason, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, BadOptionsAreNamed) {
+  EngineOptions options = Options();
+  options.step_tokens_max = 0;
+  cluster_ = std::make_unique<LocalCluster>(package_, LocalCluster::Options{}, &clock_);
+  const auto engine = Engine::Start(package_, *package_->MapRouter(1), tokenizer_,
+                                    cluster_->dispatcher(), &clock_, options);
+  EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr("step_tokens_max"));
+}
+
+TEST_F(EngineTest, ARowThatIsNotFiniteFailsItsRequestAlone) {
+  constexpr TokenId kPoison = 95;
+  Start(Options());
+  const auto expected = Generate(Request(Prompt(4, 70), 20))->tokens;
+  std::vector<uint8_t> copy;
+  Start(Options(), 2, [&](RouterWeights* weights) {
+    // The embedding row of one token becomes NaN: f32 panels of 16 rows, [k][16] values.
+    PackedWeights& table = weights->embedding;
+    const size_t bytes = PackedBytes(table.format, table.n, table.k);
+    copy.resize(bytes + 64);
+    uint8_t* aligned = copy.data() + (64 - reinterpret_cast<uintptr_t>(copy.data()) % 64) % 64;
+    std::memcpy(aligned, table.data, bytes);
+    float* panel = reinterpret_cast<float*>(aligned) + kPoison / 16 * 16 * table.k;
+    for (size_t k = 0; k < table.k; ++k) panel[k * 16 + kPoison % 16] = NAN;
+    table.data = aligned;
+  });
+  std::vector<TokenId> poisoned = Prompt(9, 80);
+  poisoned[40] = kPoison;
+  // Twice, so that the second healthy request reuses blocks full of NaN.
+  for (int round = 0; round < 2; ++round) {
+    const auto bad = Submit(Request(poisoned, 20));
+    const auto good = Submit(Request(Prompt(4, 70), 20));
+    bad->WaitEnd();
+    good->WaitEnd();
+    EXPECT_EQ(bad->status.code(), absl::StatusCode::kInternal) << bad->status;
+    EXPECT_TRUE(bad->tokens.empty());
+    ASSERT_TRUE(good->status.ok()) << good->status;
+    EXPECT_EQ(good->tokens, expected);
+  }
+}
+
+}  // namespace
+}  // namespace octet

@@ -1,0 +1,333 @@
+#include "coordinator/client.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/cluster_codec.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "core/status_macros.h"
+#include "rpc/channel.h"
+#include "rpc/placement_codec.h"
+#include "rpc/status_details.h"
+
+namespace octet {
+namespace {
+
+std::chrono::system_clock::time_point DeadlineIn(Duration d) {
+  return std::chrono::system_clock::now() + std::chrono::nanoseconds(d.ns);
+}
+
+octet::v1::LoadReport LoadToProto(const MemberLoad& load) {
+  octet::v1::LoadReport report;
+  for (size_t e = 0; e < load.expert_rows.size() && e < kExpertsMax; ++e) {
+    if (load.expert_rows[e] == 0) continue;
+    auto* expert = report.add_experts();
+    expert->set_expert(static_cast<uint32_t>(e));
+    expert->set_tokens(load.expert_rows[e]);
+  }
+  report.set_queue_frames(load.queue_frames);
+  report.set_dispatches(load.dispatches);
+  report.set_compute_ns(load.compute_ns);
+  report.set_resident_bytes(load.resident_bytes);
+  report.set_requests_running(load.requests_running);
+  report.set_requests_waiting(load.requests_waiting);
+  report.set_tokens_generated(load.tokens_generated);
+  return report;
+}
+
+void Raise(std::atomic<uint64_t>* highest, uint64_t value) {
+  uint64_t old = highest->load();
+  while (old < value && !highest->compare_exchange_weak(old, value)) {
+  }
+}
+
+// Answers that trying again as it is will not change.
+bool Refusal(const grpc::Status& status) {
+  switch (status.error_code()) {
+    case grpc::StatusCode::INVALID_ARGUMENT:
+    case grpc::StatusCode::FAILED_PRECONDITION:
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+CoordinatorClient::CoordinatorClient(const CoordinatorClientOptions& options,
+                                     CoordinatorClientCallbacks callbacks,
+                                     std::shared_ptr<grpc::Channel> channel)
+    : options_(options),
+      callbacks_(std::move(callbacks)),
+      channel_(std::move(channel)),
+      stub_(octet::v1::Coordinator::NewStub(channel_)),
+      jitter_(options.seed * 2 + 1) {}
+
+absl::StatusOr<std::unique_ptr<CoordinatorClient>> CoordinatorClient::Start(
+    const CoordinatorClientOptions& options, CoordinatorClientCallbacks callbacks) {
+  OCTET_RETURN_IF_ERROR(ParseHostPort(options.address).status());
+  ChannelOptions channel_options;
+  channel_options.reconnect_min = Duration::Millis(kReconnectMsMin);
+  channel_options.reconnect_max = Duration::Millis(kReconnectMsMax / 2);
+  OCTET_ASSIGN_OR_RETURN(auto channel, CreateChannel(options.coordinator, channel_options));
+  auto client = std::unique_ptr<CoordinatorClient>(
+      new CoordinatorClient(options, std::move(callbacks), std::move(channel)));
+  CoordinatorClient* raw = client.get();
+  client->thread_ = std::thread([raw] { raw->Run(); });
+  return client;
+}
+
+CoordinatorClient::~CoordinatorClient() { Stop(); }
+
+void CoordinatorClient::Stop() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+    if (call_ != nullptr) call_->TryCancel();
+    if (watch_ != nullptr) watch_->TryCancel();
+    wake_.NotifyAll();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void CoordinatorClient::ReportNow() {
+  MutexLock lock(mu_);
+  poked_ = true;
+  wake_.NotifyAll();
+}
+
+bool CoordinatorClient::Sleep(Duration wait) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::nanoseconds(wait.ns);
+  MutexLock lock(mu_);
+  while (!stopping_ && !poked_ && !watch_ended_) {
+    const auto left = until - std::chrono::steady_clock::now();
+    if (left <= left.zero()) break;
+    wake_.WaitFor(mu_, left);
+  }
+  poked_ = false;
+  return !stopping_;
+}
+
+// Doubles from kReconnectMsMin to kReconnectMsMax, less up to a half at random, so that the members
+// of a cluster do not come back all at once.
+Duration CoordinatorClient::NextBackoff() {
+  const uint32_t shift = std::min<uint32_t>(failures_++, 10);
+  const int64_t full = std::min(kReconnectMsMin << shift, kReconnectMsMax);
+  jitter_ = jitter_ * 6364136223846793005ull + 1442695040888963407ull;
+  const int64_t less = static_cast<int64_t>((jitter_ >> 33) % static_cast<uint64_t>(full / 2 + 1));
+  return Duration::Millis(full - less);
+}
+
+void CoordinatorClient::Run() {
+  bool running = true;
+  while (running) {
+    if (!registered_.load()) {
+      if (!Register()) {
+        running = Sleep(NextBackoff());
+        continue;
+      }
+      StartWatch();
+    }
+    bool watch_ended;
+    {
+      MutexLock lock(mu_);
+      watch_ended = watch_ended_;
+    }
+    if (!Beat()) {
+      EndWatch();
+      registered_ = false;
+      running = Sleep(NextBackoff());
+      continue;
+    }
+    if (watch_ended) {
+      // The lease holds, so only the stream broke.
+      EndWatch();
+      running = Sleep(NextBackoff());
+      if (running) StartWatch();
+      continue;
+    }
+    failures_ = 0;
+    running = Sleep(heartbeat_);
+  }
+  EndWatch();
+  registered_ = false;
+}
+
+grpc::Status CoordinatorClient::Call(
+    const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  grpc::ClientContext context;
+  context.set_deadline(DeadlineIn(Duration::Millis(kCoordinatorCallMs)));
+  {
+    MutexLock lock(mu_);
+    if (stopping_) return grpc::Status::CANCELLED;
+    call_ = &context;
+  }
+  const grpc::Status status = call(&context);
+  MutexLock lock(mu_);
+  call_ = nullptr;
+  return status;
+}
+
+bool CoordinatorClient::Register() {
+  octet::v1::RegisterRequest request;
+  request.set_role(static_cast<octet::v1::Role>(options_.role));
+  request.set_address(options_.address);
+  request.set_incarnation(options_.incarnation);
+  *request.mutable_model() = ModelToProto(options_.model);
+  request.set_zone(options_.zone);
+  request.set_host(options_.host);
+  request.set_pid(options_.pid);
+  request.set_memory_bytes(options_.memory_bytes);
+  request.set_seen_term(seen_term_.load());
+  request.set_seen_epoch(seen_epoch_.load());
+  request.set_previous_id(id_.load());
+  for (const ExpertId expert : callbacks_.report().held) request.add_held(expert.value());
+  octet::v1::RegisterResponse response;
+  const grpc::Status status = Call(
+      [&](grpc::ClientContext* context) { return stub_->Register(context, request, &response); });
+  if (!status.ok()) {
+    if (failures_ == 0 || Refusal(status)) {
+      LogWarning("coordinator ", options_.coordinator, ": ", status.error_message());
+    }
+    if (Refusal(status) && callbacks_.on_refused) callbacks_.on_refused(FromGrpcStatus(status));
+    return false;
+  }
+  id_ = response.id();
+  term_ = response.term();
+  Raise(&seen_term_, term_);
+  const int64_t beat_ms = response.heartbeat_ms();
+  heartbeat_ = Duration::Millis(std::clamp<int64_t>(beat_ms, 1, kLeaseMsMax));
+  registered_ = true;
+  LogInfo("registered with coordinator ", options_.coordinator, " as ", response.id());
+  return true;
+}
+
+bool CoordinatorClient::Beat() {
+  const MemberReport report = callbacks_.report();
+  octet::v1::HeartbeatRequest request;
+  request.set_id(id_.load());
+  request.set_term(term_);
+  request.set_incarnation(options_.incarnation);
+  request.set_state(MemberStateName(report.state));
+  request.set_prepared_epoch(report.prepared_epoch.value());
+  request.set_active_epoch(report.active_epoch.value());
+  for (const ExpertId expert : report.held) request.add_held(expert.value());
+  *request.mutable_load() = LoadToProto(report.load);
+  request.set_prepare_error(report.prepare_error.substr(0, kPrepareErrorBytesMax));
+  request.set_prepare_error_epoch(report.prepare_error_epoch.value());
+  octet::v1::HeartbeatResponse response;
+  const grpc::Status status = Call(
+      [&](grpc::ClientContext* context) { return stub_->Heartbeat(context, request, &response); });
+  if (status.ok() && response.known()) return true;
+  if (!status.ok()) {
+    LogWarning("coordinator ", options_.coordinator, " does not answer: ", status.error_message());
+  }
+  return false;
+}
+
+void CoordinatorClient::StartWatch() {
+  auto context = std::make_shared<grpc::ClientContext>();
+  {
+    MutexLock lock(mu_);
+    if (stopping_) return;
+    watch_ = context;
+    watch_ended_ = false;
+  }
+  const uint64_t id = id_.load();
+  const uint64_t term = term_;
+  watch_thread_ = std::thread([this, context, id, term] { ReadWatch(context, id, term); });
+}
+
+void CoordinatorClient::EndWatch() {
+  {
+    MutexLock lock(mu_);
+    if (watch_ != nullptr) watch_->TryCancel();
+    watch_.reset();
+  }
+  if (watch_thread_.joinable()) watch_thread_.join();
+  MutexLock lock(mu_);
+  watch_ended_ = false;
+}
+
+void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, uint64_t id,
+                                  uint64_t term) {
+  octet::v1::WatchPlacementRequest request;
+  request.set_id(id);
+  request.set_term(term);
+  const auto reader = stub_->WatchPlacement(context.get(), request);
+  octet::v1::PlacementEvent event;
+  while (reader->Read(&event)) Deliver(event);
+  const grpc::Status status = reader->Finish();
+  MutexLock lock(mu_);
+  if (!stopping_ && watch_ == context) {
+    LogDebug("placement stream ended: ", status.error_message());
+  }
+  watch_ended_ = true;
+  wake_.NotifyAll();
+}
+
+void CoordinatorClient::Deliver(const octet::v1::PlacementEvent& event) {
+  auto placement = PlacementFromProto(event.table());
+  const bool phase_known = event.phase() >= octet::v1::PLACEMENT_PHASE_PREPARE &&
+                           event.phase() <= octet::v1::PLACEMENT_PHASE_ABORT;
+  if (!placement.ok() || !phase_known || placement->epoch.value() > kSeenMax ||
+      event.term() > kSeenMax) {
+    LogWarning(
+        "dropped a malformed placement from the coordinator: ",
+        placement.ok() ? absl::string_view("phase, term or epoch") : placement.status().message());
+    return;
+  }
+  const PlacementPhase phase = static_cast<PlacementPhase>(event.phase());
+  // A coordinator that forgot everything starts below what was seen; its next epoch will not.
+  const bool newer = placement->epoch > active_epoch_ ||
+                     (placement->epoch == active_epoch_ && event.term() > active_term_);
+  if (!newer) return;
+  Raise(&seen_term_, event.term());
+  Raise(&seen_epoch_, placement->epoch.value());
+  if (phase == PlacementPhase::kActivate) {
+    active_epoch_ = placement->epoch;
+    active_term_ = event.term();
+  }
+  callbacks_.on_placement(
+      {event.term(), phase, std::make_shared<const Placement>(*std::move(placement))});
+}
+
+absl::StatusOr<octet::v1::StatusResponse> FetchClusterStatus(const std::string& coordinator,
+                                                             Duration timeout) {
+  OCTET_ASSIGN_OR_RETURN(const auto channel, CreateChannel(coordinator));
+  const auto stub = octet::v1::Coordinator::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(DeadlineIn(timeout));
+  octet::v1::StatusResponse response;
+  const grpc::Status status = stub->Status(&context, octet::v1::StatusRequest(), &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response;
+}
+
+absl::Status DrainWorker(const std::string& coordinator, MemberId worker, Duration timeout,
+                         const std::function<void(const octet::v1::DrainProgress&)>& on_progress) {
+  OCTET_ASSIGN_OR_RETURN(const auto channel, CreateChannel(coordinator));
+  const auto stub = octet::v1::Coordinator::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(DeadlineIn(timeout));
+  octet::v1::DrainRequest request;
+  request.set_worker_id(worker.value());
+  const auto reader = stub->Drain(&context, request);
+  octet::v1::DrainProgress progress;
+  bool done = false;
+  while (reader->Read(&progress)) {
+    done = done || progress.done();
+    if (on_progress) on_progress(progress);
+  }
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return FromGrpcStatus(status);
+  if (done) return absl::OkStatus();
+  return absl::UnavailableError("the coordinator ended the drain before it was done");
+}
+
+}  // namespace octet

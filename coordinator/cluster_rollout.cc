@@ -1,0 +1,330 @@
+// The part of ClusterState that plans, prepares and activates placements.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "coordinator/cluster_state.h"
+#include "core/check.h"
+
+namespace octet {
+namespace {
+
+// Lists the workers that the replica sets name.
+std::vector<PlacedWorker> NamedWorkers(const std::vector<std::vector<WorkerId>>& replicas,
+                                       const std::map<WorkerId, std::string>& addresses) {
+  std::set<WorkerId> ids;
+  for (const auto& set : replicas) ids.insert(set.begin(), set.end());
+  std::vector<PlacedWorker> workers;
+  for (const WorkerId id : ids) {
+    const auto found = addresses.find(id);
+    OCTET_CHECK(found != addresses.end()) << "worker " << id.value() << " has no address";
+    workers.push_back({id, found->second});
+  }
+  return workers;
+}
+
+}  // namespace
+
+std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId worker) {
+  std::vector<ExpertId> experts;
+  for (uint32_t e = 0; e < placement.expert_replicas.size(); ++e) {
+    const auto& set = placement.expert_replicas[e];
+    if (std::find(set.begin(), set.end(), worker) != set.end()) experts.push_back(ExpertId(e));
+  }
+  return experts;
+}
+
+void ClusterState::RequestPlan(MonotonicTime at) {
+  plan_at_ = plan_at_.has_value() ? std::min(*plan_at_, at) : at;
+}
+
+bool ClusterState::MayPlan() const {
+  if (!model_.has_value() || rollout_.has_value()) return false;
+  if (!plan_at_.has_value() || now_ < *plan_at_) return false;
+  const size_t live = LiveWorkers();
+  const bool all_here = settings_.expected_workers > 0 && live >= settings_.expected_workers;
+  const bool all_confirmed = std::all_of(members_.begin(), members_.end(), [](const auto& entry) {
+    return entry.second.lost || entry.second.confirmed || !entry.second.is_worker();
+  });
+  if (now_ < plan_not_before_ && !(all_here && all_confirmed) &&
+      !(all_confirmed && !force_epoch_)) {
+    return false;
+  }
+  if (active_ != nullptr) return true;
+  if (all_here) return true;
+  const Duration wait = settings_.expected_workers > 0 ? settings_.expected_wait : settings_.settle;
+  return now_ >= last_join_ + wait;
+}
+
+PlannerInput ClusterState::MakePlannerInput(Placement* previous) const {
+  PlannerInput input;
+  input.experts = model_->experts;
+  input.expert_bytes = model_->expert_bytes;
+  input.replication = settings_.replication;
+  input.extra_replicas = settings_.extra_replicas;
+  if (active_ != nullptr) *previous = *active_;
+  std::vector<uint64_t> load(model_->experts, 0);
+  for (const auto& entry : members_) {
+    const Member& member = entry.second;
+    if (!member.is_worker() || member.lost) continue;
+    for (size_t e = 0; e < std::min(load.size(), member.expert_rows.size()); ++e) {
+      load[e] += member.expert_rows[e];
+    }
+    if (member.record.draining) continue;
+    PlannerWorker worker;
+    worker.id = member.worker_id();
+    worker.zone = member.record.zone;
+    worker.host = member.record.host;
+    worker.memory_bytes = member.record.memory_bytes;
+    worker.held.assign(member.held.begin(), member.held.end());
+    worker.accepts_new = !member.frozen;
+    if (member.frozen) {
+      // It failed to load something: only what it really has counts.
+      for (uint32_t e = 0; e < previous->expert_replicas.size(); ++e) {
+        auto& set = previous->expert_replicas[e];
+        if (member.held.count(ExpertId(e)) == 0) std::erase(set, worker.id);
+      }
+    }
+    input.workers.push_back(std::move(worker));
+  }
+  input.load = std::move(load);
+  input.previous = active_ != nullptr ? previous : nullptr;
+  return input;
+}
+
+// An expert that no worker has room for stays where it is: on a draining worker, or on a lost one
+// that may still be reachable for routers.
+void ClusterState::KeepLastReplicas(PlacementPlan* plan) const {
+  if (active_ == nullptr) return;
+  for (const ExpertId expert : plan->unplaced) {
+    if (expert.value() >= active_->expert_replicas.size()) continue;
+    std::vector<WorkerId> live, gone;
+    for (const WorkerId id : active_->expert_replicas[expert.value()]) {
+      const Member* member = FindWorker(id);
+      if (member == nullptr || member->dead) continue;
+      (member->lost ? gone : live).push_back(id);
+    }
+    plan->expert_replicas[expert.value()] = live.empty() ? gone : live;
+  }
+}
+
+bool ClusterState::SameAsActive(const PlacementPlan& plan) const {
+  return active_ != nullptr && active_->expert_replicas == plan.expert_replicas;
+}
+
+void ClusterState::PlanIfDue() {
+  if (!MayPlan()) return;
+  plan_at_.reset();
+  Placement previous;
+  auto plan = PlanPlacement(MakePlannerInput(&previous));
+  if (!plan.ok()) {
+    Log(LogLevel::kWarning, absl::StrCat("no new placement: ", plan.status().message()));
+    return;
+  }
+  if (!plan->unplaced.empty()) {
+    Log(LogLevel::kWarning,
+        absl::StrCat("no worker has room for ", plan->unplaced.size(), " of ", model_->experts,
+                     " experts (", model_->expert_bytes, " bytes each): add a worker"));
+    // A first table with holes serves nobody, and routers may hold a better one.
+    if (active_ == nullptr) return;
+    KeepLastReplicas(&*plan);
+  } else if (!plan->under_replicated.empty()) {
+    Log(LogLevel::kWarning, absl::StrCat(plan->under_replicated.size(), " of ", model_->experts,
+                                         " experts have fewer replicas than asked for (",
+                                         settings_.replication, "): no room"));
+  }
+  if (SameAsActive(*plan) && !force_epoch_) {
+    // A worker that the plan might have named has been waiting for the table in force.
+    for (const auto& entry : watches_) {
+      if (entry.second.activated < active_->epoch) {
+        SendTo(entry.first, PlacementPhase::kActivate, active_);
+      }
+    }
+    return;
+  }
+  force_epoch_ = false;
+  StartRollout(*plan);
+}
+
+void ClusterState::StartRollout(const PlacementPlan& plan) {
+  auto target = std::make_shared<Placement>();
+  epoch_ = Epoch(epoch_.value() + 1);
+  durable_changed_ = true;
+  target->epoch = epoch_;
+  target->compute_digest = model_->compute_digest;
+  target->model_version = model_->model_version;
+  target->expert_replicas = plan.expert_replicas;
+  std::map<WorkerId, std::string> addresses;
+  for (const auto& entry : members_) {
+    addresses[entry.second.worker_id()] = entry.second.record.address;
+  }
+  target->workers = NamedWorkers(target->expert_replicas, addresses);
+  rollout_ = Rollout{target, now_ + settings_.prepare};
+  Log(LogLevel::kInfo,
+      absl::StrCat("preparing epoch ", epoch_.value(), ": ", target->workers.size(), " workers, ",
+                   plan.loads, " experts to load"));
+  Announce(PlacementPhase::kPrepare, target);
+}
+
+bool ClusterState::Prepared(const Member& member, const Placement& table) const {
+  if (member.prepared_epoch < table.epoch) return false;
+  const std::vector<ExpertId> experts = ExpertsOf(table, member.worker_id());
+  return std::all_of(experts.begin(), experts.end(),
+                     [&](ExpertId e) { return member.held.count(e) > 0; });
+}
+
+void ClusterState::AdvanceRollout() {
+  if (!rollout_) return;
+  const std::shared_ptr<const Placement> target = rollout_->target;
+  Member* late = nullptr;
+  for (const PlacedWorker& placed : target->workers) {
+    Member* member = Find(MemberId(placed.id.value()));
+    // One kept as the last replica has nothing to load.
+    if (member == nullptr || member->lost || member->record.draining) continue;
+    if (!Prepared(*member, *target)) {
+      late = member;
+      break;
+    }
+  }
+  if (late == nullptr) {
+    rollout_.reset();
+    Activate(target);
+  } else if (now_ >= rollout_->deadline) {
+    Freeze(*late, absl::StrCat("not prepared within ", settings_.prepare.millis(), " ms"));
+  }
+}
+
+void ClusterState::AbortRollout(const std::string& why) {
+  if (!rollout_) return;
+  const std::shared_ptr<const Placement> target = rollout_->target;
+  rollout_.reset();
+  Log(LogLevel::kWarning, absl::StrCat("epoch ", target->epoch.value(), " will not come: ", why));
+  Announce(PlacementPhase::kAbort, target);
+  RequestPlan(now_);
+}
+
+void ClusterState::Freeze(Member& member, const std::string& why) {
+  member.frozen = true;
+  member.frozen_until = now_ + settings_.freeze;
+  AbortRollout(absl::StrCat("worker ", member.record.id.value(), " failed to prepare: ", why));
+}
+
+// True when the table in force gives a worker something that it says it does not have.
+bool ClusterState::Repairs(const Member& member) const {
+  if (active_ == nullptr || rollout_ || member.frozen || member.record.draining) return false;
+  if (member.active_epoch < active_->epoch) return false;
+  const std::vector<ExpertId> experts = ExpertsOf(*active_, member.worker_id());
+  return std::any_of(experts.begin(), experts.end(),
+                     [&](ExpertId e) { return member.held.count(e) == 0; });
+}
+
+void ClusterState::Shrink(const Member& member) {
+  auto table = std::make_shared<Placement>(*active_);
+  const WorkerId id = member.worker_id();
+  bool changed = false;
+  for (auto& set : table->expert_replicas) {
+    const auto at = std::find(set.begin(), set.end(), id);
+    if (at == set.end()) continue;
+    const bool covered = std::any_of(set.begin(), set.end(),
+                                     [&](WorkerId other) { return other != id && Live(other); });
+    if (!covered && !member.dead) continue;
+    set.erase(at);
+    changed = true;
+  }
+  if (!changed) return;
+  const bool stays = !ExpertsOf(*table, id).empty();
+  if (!stays) std::erase_if(table->workers, [&](const PlacedWorker& w) { return w.id == id; });
+  epoch_ = Epoch(epoch_.value() + 1);
+  table->epoch = epoch_;
+  Activate(table);
+}
+
+void ClusterState::Activate(std::shared_ptr<const Placement> placement) {
+  active_ = std::move(placement);
+  durable_changed_ = true;
+  Log(LogLevel::kInfo,
+      absl::StrCat("epoch ", active_->epoch.value(), " is active: ", active_->workers.size(),
+                   " workers", active_->Complete() ? "" : ", some experts have no replica"));
+  Announce(PlacementPhase::kActivate, active_);
+}
+
+void ClusterState::Announce(PlacementPhase phase,
+                            const std::shared_ptr<const Placement>& placement) {
+  for (const auto& entry : watches_) {
+    const Member* member = Find(entry.second.member);
+    if (member == nullptr || member->lost) continue;
+    const bool concerned =
+        phase == PlacementPhase::kActivate || placement->FindWorker(member->worker_id()) != nullptr;
+    if (concerned) SendTo(entry.first, phase, placement);
+  }
+}
+
+void ClusterState::SendTo(uint64_t watch, PlacementPhase phase,
+                          std::shared_ptr<const Placement> placement) {
+  if (phase == PlacementPhase::kActivate) watches_[watch].activated = placement->epoch;
+  out_.push_back(SendPlacementAction{watch, term_, phase, std::move(placement)});
+}
+
+MemberState ClusterState::StateOf(const Member& member) const {
+  if (member.lost) return MemberState::kLost;
+  if (member.record.draining) return MemberState::kDraining;
+  if (!member.confirmed) return MemberState::kJoining;
+  if (!member.is_worker()) return member.reported;
+  const WorkerId id = member.worker_id();
+  if (active_ != nullptr && active_->FindWorker(id) != nullptr) {
+    const std::vector<ExpertId> experts = ExpertsOf(*active_, id);
+    const bool holds = std::all_of(experts.begin(), experts.end(),
+                                   [&](ExpertId e) { return member.held.count(e) > 0; });
+    return holds ? member.reported : MemberState::kLoading;
+  }
+  if (rollout_ && rollout_->target->FindWorker(id) != nullptr) return MemberState::kLoading;
+  // Nothing is left for it to hold: it stands by.
+  if (active_ != nullptr && !plan_at_ && !rollout_) return member.reported;
+  return MemberState::kJoining;
+}
+
+ClusterSnapshot ClusterState::Snapshot(MonotonicTime now) const {
+  ClusterSnapshot snapshot;
+  snapshot.term = term_;
+  snapshot.model = model_;
+  snapshot.active = active_;
+  snapshot.replication = settings_.replication;
+  std::set<WorkerId> serving;
+  bool routed = false;
+  for (const auto& entry : members_) {
+    const Member& member = entry.second;
+    MemberSnapshot shown{member.record, StateOf(member), {}, member.active_epoch, Duration{}};
+    if (active_ != nullptr && member.is_worker()) {
+      shown.experts = ExpertsOf(*active_, member.worker_id());
+    }
+    if (!member.lost) shown.lease_left = std::max(Duration{}, member.lease_until - now);
+    if (shown.state == MemberState::kReady) {
+      if (member.is_worker()) serving.insert(member.worker_id());
+      routed = routed || !member.is_worker();
+    } else if (shown.state == MemberState::kDraining && member.is_worker()) {
+      serving.insert(member.worker_id());
+    }
+    snapshot.members.push_back(std::move(shown));
+  }
+  const auto served = [&](const std::vector<WorkerId>& set) {
+    return std::any_of(set.begin(), set.end(), [&](WorkerId id) { return serving.count(id) > 0; });
+  };
+  snapshot.ready =
+      routed && active_ != nullptr &&
+      std::all_of(active_->expert_replicas.begin(), active_->expert_replicas.end(), served);
+  if (rollout_) {
+    std::vector<uint64_t> waiting;
+    for (const PlacedWorker& placed : rollout_->target->workers) {
+      const Member* member = FindWorker(placed.id);
+      if (member != nullptr && !Prepared(*member, *rollout_->target)) {
+        waiting.push_back(placed.id.value());
+      }
+    }
+    snapshot.rollout = absl::StrCat("preparing epoch ", rollout_->target->epoch.value(),
+                                    ": waiting for workers ", absl::StrJoin(waiting, ", "));
+  }
+  return snapshot;
+}
+
+}  // namespace octet

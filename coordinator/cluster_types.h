@@ -1,0 +1,78 @@
+// Values shared by the coordinator's state machine, store and service. No protobuf, no gRPC.
+#ifndef OCTET_COORDINATOR_CLUSTER_TYPES_H_
+#define OCTET_COORDINATOR_CLUSTER_TYPES_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/clock.h"
+#include "core/ids.h"
+#include "core/limits.h"
+#include "core/placement.h"
+
+namespace octet {
+
+// Routers and workers are numbered together; a worker's WorkerId has the same value.
+using MemberId = Id<struct MemberTag, uint64_t>;
+
+enum class MemberRole { kRouter = 1, kWorker = 2 };
+
+enum class MemberState { kJoining, kLoading, kReady, kDraining, kLost };
+const char* MemberStateName(MemberState state);
+
+enum class PlacementPhase { kPrepare = 1, kActivate = 2, kAbort = 3 };
+
+// What the coordinator knows of a model.
+struct ModelSummary {
+  std::string compute_digest;  // 64 hexadecimal characters
+  std::string model_version;
+  std::string name;
+  uint32_t experts = 0;
+  uint32_t layers = 0;
+  uint64_t expert_bytes = 0;  // the largest expert, all layers
+  friend bool operator==(const ModelSummary&, const ModelSummary&) = default;
+};
+
+struct MemberRecord {
+  MemberId id;
+  MemberRole role = MemberRole::kWorker;
+  std::string address;       // host:port
+  uint64_t incarnation = 0;  // of the process; another one means it was restarted
+  std::string zone;
+  std::string host;
+  uint32_t pid = 0;
+  uint64_t memory_bytes = 0;  // for experts; 0: no bound
+  bool draining = false;
+  friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
+};
+
+// What outlives a coordinator process.
+struct DurableState {
+  uint64_t term = 0;  // grows with every start
+  Epoch epoch;        // highest ever given out
+  uint64_t next_id = 1;
+  std::optional<ModelSummary> model;
+  std::optional<Placement> active;
+  std::vector<MemberRecord> members;  // that are not lost
+};
+
+struct ClusterSettings {
+  uint32_t replication = 1;
+  uint32_t extra_replicas = 0;    // for the hottest experts
+  uint32_t expected_workers = 0;  // the first placement waits for so many; 0: for `settle`
+  // Joins so close together give one placement.
+  Duration settle = Duration::Millis(300);
+  // The first placement waits at most so long, after the last join, for `expected_workers`.
+  Duration expected_wait = Duration::Millis(10'000);
+  Duration lease = Duration::Millis(kLeaseMs);
+  Duration heartbeat = Duration::Millis(kHeartbeatMs);
+  // A worker slower than this to prepare gets nothing new for `freeze`.
+  Duration prepare = Duration::Millis(kPrepareMs);
+  Duration freeze = Duration::Millis(kPrepareFreezeMs);
+};
+
+}  // namespace octet
+
+#endif  // OCTET_COORDINATOR_CLUSTER_TYPES_H_

@@ -1,0 +1,195 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "coordinator/store/state_store.h"
+
+namespace octet {
+namespace {
+
+using ::testing::HasSubstr;
+
+class SqliteStateStoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = std::filesystem::path(::testing::TempDir()) /
+           (std::string("octet_store_") +
+            ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::remove_all(dir_);
+    std::filesystem::create_directories(dir_);
+    path_ = (dir_ / "state.db").string();
+  }
+  void TearDown() override { std::filesystem::remove_all(dir_); }
+
+  std::unique_ptr<StateStore> Open() {
+    auto store = OpenSqliteStateStore(path_);
+    EXPECT_TRUE(store.ok()) << store.status();
+    return store.ok() ? *std::move(store) : nullptr;
+  }
+
+  std::filesystem::path dir_;
+  std::string path_;
+};
+
+DurableState Sample(uint64_t term, uint64_t epoch, size_t workers = 2) {
+  DurableState state;
+  state.term = term;
+  state.epoch = Epoch(epoch);
+  state.next_id = workers + 1;
+  state.model = ModelSummary{std::string(64, 'd'), "v2", "tiny", 3, 2, 12345};
+  Placement placement;
+  placement.epoch = Epoch(epoch);
+  placement.compute_digest = state.model->compute_digest;
+  placement.model_version = "v2";
+  for (uint64_t id = 1; id <= workers; ++id) {
+    MemberRecord member;
+    member.id = MemberId(id);
+    member.role = id % 2 == 1 ? MemberRole::kWorker : MemberRole::kRouter;
+    member.address = "host:" + std::to_string(1000 + id);
+    member.incarnation = UINT64_MAX - id;
+    member.zone = "zone'; DROP TABLE member;--";
+    member.host = "h";
+    member.pid = 77;
+    member.memory_bytes = UINT64_MAX;
+    member.draining = id == 1;
+    state.members.push_back(member);
+  }
+  placement.workers = {{WorkerId(1), "host:1001"}};
+  placement.expert_replicas = {{WorkerId(1)}, {}, {WorkerId(1)}};
+  state.active = placement;
+  return state;
+}
+
+void ExpectEqual(const DurableState& a, const DurableState& b) {
+  EXPECT_EQ(a.term, b.term);
+  EXPECT_EQ(a.epoch, b.epoch);
+  EXPECT_EQ(a.next_id, b.next_id);
+  EXPECT_EQ(a.model, b.model);
+  EXPECT_TRUE(a.members == b.members);
+  ASSERT_EQ(a.active.has_value(), b.active.has_value());
+  if (!a.active.has_value()) return;
+  EXPECT_EQ(a.active->epoch, b.active->epoch);
+  EXPECT_EQ(a.active->expert_replicas, b.active->expert_replicas);
+}
+
+TEST_F(SqliteStateStoreTest, EmptyThenSavedThenReopened) {
+  const DurableState state = Sample(3, 9);
+  {
+    auto store = Open();
+    ASSERT_NE(store, nullptr);
+    const auto empty = store->Load();
+    ASSERT_TRUE(empty.ok());
+    EXPECT_FALSE(empty->has_value());
+    ASSERT_TRUE(store->Save(Sample(1, 1, 5)).ok());
+    ASSERT_TRUE(store->Save(state).ok());
+  }
+  const auto loaded = Open()->Load();
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_TRUE(loaded->has_value());
+  ExpectEqual(**loaded, state);
+}
+
+TEST_F(SqliteStateStoreTest, FilesAreForTheOwnerAlone) {
+  auto store = Open();
+  ASSERT_TRUE(store->Save(Sample(1, 1)).ok());
+  for (const auto& entry : std::filesystem::directory_iterator(dir_)) {
+    struct stat info;
+    ASSERT_EQ(stat(entry.path().c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0600u) << entry.path();
+  }
+}
+
+TEST_F(SqliteStateStoreTest, RefusesToGoBack) {
+  auto store = Open();
+  ASSERT_TRUE(store->Save(Sample(5, 9)).ok());
+  EXPECT_EQ(store->Save(Sample(5, 8)).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store->Save(Sample(4, 10)).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ((**store->Load()).epoch, Epoch(9));
+}
+
+TEST_F(SqliteStateStoreTest, ASecondOpenIsRefused) {
+  auto store = Open();
+  ASSERT_TRUE(store->Save(Sample(1, 1)).ok());
+  const auto second = OpenSqliteStateStore(path_);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("another coordinator"));
+}
+
+TEST_F(SqliteStateStoreTest, GarbageIsDataLossAndNamesTheFile) {
+  std::ofstream(path_) << std::string(8192, 'x');
+  const auto store = OpenSqliteStateStore(path_);
+  EXPECT_EQ(store.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr(path_));
+}
+
+TEST_F(SqliteStateStoreTest, ADamagedPageIsDataLoss) {
+  { ASSERT_TRUE(Open()->Save(Sample(1, 1, 200)).ok()); }
+  {
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(4096);
+    file << std::string(4096, '\xa5');
+  }
+  auto store = OpenSqliteStateStore(path_);
+  const absl::Status status = store.ok() ? (*store)->Load().status() : store.status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+}
+
+// Every value of a valid file that does not make sense is refused with a reason.
+TEST_F(SqliteStateStoreTest, NonsenseValuesAreDataLoss) {
+  for (const char* sql : {"UPDATE member SET role = 9", "UPDATE member SET id = 100 WHERE id = 1",
+                          "UPDATE model SET experts = 100000", "UPDATE model SET digest = 'x'",
+                          "UPDATE cluster SET placement = x'ffff'", "UPDATE cluster SET epoch = 0",
+                          "UPDATE cluster SET term = -1", "DELETE FROM model", "DROP TABLE member",
+                          "PRAGMA user_version = 9"}) {
+    std::filesystem::remove_all(dir_);
+    std::filesystem::create_directories(dir_);
+    { ASSERT_TRUE(Open()->Save(Sample(1, 1)).ok()); }
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open(path_.c_str(), &db), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(db, sql, nullptr, nullptr, nullptr), SQLITE_OK) << sql;
+    sqlite3_close(db);
+    auto store = OpenSqliteStateStore(path_);
+    const absl::Status status = store.ok() ? (*store)->Load().status() : store.status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << sql << ": " << status;
+  }
+}
+
+TEST_F(SqliteStateStoreTest, AFullDiskIsSaidAndLosesNothing) {
+  auto store = Open();
+  const DurableState before = Sample(1, 1);
+  ASSERT_TRUE(store->Save(before).ok());
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit old;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
+  rlimit small = old;
+  small.rlim_cur = 48 << 10;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const absl::Status status = store->Save(Sample(2, 2, 1400));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old), 0);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  ExpectEqual(**store->Load(), before);
+  EXPECT_TRUE(store->Save(Sample(2, 2, 1400)).ok());
+}
+
+TEST_F(SqliteStateStoreTest, AMissingFolderIsNamed) {
+  const auto store = OpenSqliteStateStore((dir_ / "no" / "such.db").string());
+  EXPECT_EQ(store.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(store.status().message()), HasSubstr("such.db"));
+}
+
+TEST(MemoryStateStore, ReturnsWhatWasSaved) {
+  MemoryStateStore store;
+  EXPECT_FALSE((*store.Load()).has_value());
+  ASSERT_TRUE(store.Save(Sample(1, 2)).ok());
+  ExpectEqual(**store.Load(), Sample(1, 2));
+}
+
+}  // namespace
+}  // namespace octet

@@ -28,8 +28,8 @@ class Id {
 
 using ExpertId = Id<struct ExpertTag, uint32_t>;
 using LayerId = Id<struct LayerTag, uint32_t>;
-// Issued by the coordinator at registration; a process keeps it for life, a restarted one gets a new
-// one.
+// Issued by the coordinator at registration; a process keeps it for life, a restarted one gets
+// another.
 using WorkerId = Id<struct WorkerTag, uint64_t>;
 using RouterId = Id<struct RouterTag, uint64_t>;
 // A generation request inside one router process, never reused.

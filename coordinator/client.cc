@@ -261,7 +261,7 @@ void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, 
   request.set_term(term);
   const auto reader = stub_->WatchPlacement(context.get(), request);
   octet::v1::PlacementEvent event;
-  while (reader->Read(&event)) Deliver(event);
+  while (reader->Read(&event)) Deliver(id, event);
   const grpc::Status status = reader->Finish();
   MutexLock lock(mu_);
   if (!stopping_ && watch_ == context) {
@@ -271,7 +271,7 @@ void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, 
   wake_.NotifyAll();
 }
 
-void CoordinatorClient::Deliver(const octet::v1::PlacementEvent& event) {
+void CoordinatorClient::Deliver(uint64_t id, const octet::v1::PlacementEvent& event) {
   auto placement = PlacementFromProto(event.table());
   const bool phase_known = event.phase() >= octet::v1::PLACEMENT_PHASE_PREPARE &&
                            event.phase() <= octet::v1::PLACEMENT_PHASE_ABORT;
@@ -293,8 +293,8 @@ void CoordinatorClient::Deliver(const octet::v1::PlacementEvent& event) {
     active_epoch_ = placement->epoch;
     active_term_ = event.term();
   }
-  callbacks_.on_placement(
-      {event.term(), phase, std::make_shared<const Placement>(*std::move(placement))});
+  callbacks_.on_placement({MemberId(id), event.term(), phase,
+                           std::make_shared<const Placement>(*std::move(placement))});
 }
 
 absl::StatusOr<octet::v1::StatusResponse> FetchClusterStatus(const std::string& coordinator,

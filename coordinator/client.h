@@ -25,6 +25,7 @@ namespace octet {
 
 // One message of the watch stream. kPrepare and kAbort go to workers only.
 struct PlacementUpdate {
+  MemberId self;  // the receiver's own id, under which a table lists it
   uint64_t term = 0;
   PlacementPhase phase = PlacementPhase::kActivate;
   std::shared_ptr<const Placement> placement;
@@ -70,8 +71,9 @@ struct CoordinatorClientOptions {
 struct CoordinatorClientCallbacks {
   // Called on the client's thread before each heartbeat and registration; must be quick.
   std::function<MemberReport()> report;
-  // Called on the client's watch thread, one at a time, never with an older ACTIVATE after a newer
-  // one, nor the same twice; must be quick (a worker hands PREPARE to its loader).
+  // Called on the client's watch thread, one at a time; must be quick (a worker hands PREPARE to
+  // its loader). Epochs of kActivate grow, except that a restarted coordinator repeats the one in
+  // force. A kPrepare may come again for the same epoch after a broken stream.
   std::function<void(const PlacementUpdate&)> on_placement;
   // The coordinator answered and said no (wrong model, malformed field). The client keeps trying;
   // the process may prefer to exit with this status. May be empty.
@@ -106,7 +108,7 @@ class CoordinatorClient {
   void StartWatch();
   void EndWatch();
   void ReadWatch(std::shared_ptr<grpc::ClientContext> context, uint64_t id, uint64_t term);
-  void Deliver(const octet::v1::PlacementEvent& event);
+  void Deliver(uint64_t id, const octet::v1::PlacementEvent& event);
   // Runs `call` with a deadline in a way that Stop can cancel.
   grpc::Status Call(const std::function<grpc::Status(grpc::ClientContext*)>& call);
   // Waits for `wait`, ReportNow, the end of the watch stream or Stop. False: stopping.

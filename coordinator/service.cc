@@ -162,8 +162,13 @@ grpc::ServerWriteReactor<octet::v1::DrainProgress>* CoordinatorService::Drain(
 }
 
 bool CoordinatorService::WaitOrStopped(Duration wait) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::nanoseconds(wait.ns);
   MutexLock lock(mu_);
-  if (!stopping_) wake_.WaitFor(mu_, std::chrono::nanoseconds(wait.ns));
+  while (!stopping_) {
+    const auto left = until - std::chrono::steady_clock::now();
+    if (left <= left.zero()) break;
+    wake_.WaitFor(mu_, left);
+  }
   return stopping_;
 }
 

@@ -79,7 +79,11 @@ inline constexpr uint32_t kOutputBufferTokensMax = 8192;
 inline constexpr uint32_t kTemplateBytesMax = 256u << 10;
 inline constexpr uint32_t kTemplateStepsMax = 2'000'000;
 inline constexpr uint32_t kTemplateOutputBytesMax = 16u << 20;
-inline constexpr uint32_t kTemplateDepthMax = 64;
+inline constexpr uint32_t kTemplateDepthMax = 64;  // blocks, brackets, nested values
+// Height of one expression's tree: a chain of operators counts each.
+inline constexpr uint32_t kTemplateExpressionHeightMax = 256;
+// A string or list of this many bytes or items costs one step to make.
+inline constexpr uint32_t kTemplateBytesPerStep = 256;
 
 // ---- Expert wire ----
 inline constexpr uint64_t kFrameBytesMax = 256u << 20;

@@ -1,0 +1,21 @@
+// Runs the tree of a template.
+#ifndef OCTET_MODEL_CHAT_TEMPLATE_INTERPRETER_H_
+#define OCTET_MODEL_CHAT_TEMPLATE_INTERPRETER_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/chat_template/ast.h"
+#include "model/chat_template/value.h"
+
+namespace octet::chat_template_internal {
+
+// The text that program makes of the variables. Errors as ChatTemplate::Render.
+absl::StatusOr<std::string> Run(const Program& program,
+                                std::vector<std::pair<std::string, Value>> variables);
+
+}  // namespace octet::chat_template_internal
+
+#endif  // OCTET_MODEL_CHAT_TEMPLATE_INTERPRETER_H_

@@ -18,7 +18,7 @@ struct Expr {
   enum class Kind : uint8_t {
     kLiteral,    // literal
     kName,       // text
-    kList,       // args
+    kList,       // args; text "tuple": written with parentheses or commas alone
     kDict,       // args: key, value, key, value, ...
     kAttribute,  // args[0] . text
     kItem,       // args[0] [ args[1] ]

@@ -205,7 +205,7 @@ Result DictSort(const Value& value, Budget* budget) {
   });
   std::vector<Value> out;
   for (const auto& [key, entry] : entries) {
-    out.push_back(Value::List({Value::String(key), entry}));
+    out.push_back(Value::Tuple({Value::String(key), entry}));
   }
   return Value::List(std::move(out));
 }

@@ -140,7 +140,7 @@ absl::StatusOr<ExprPtr> ExprParser::Expression(bool without_if) {
 absl::StatusOr<ExprPtr> ExprParser::TupleOrExpression(bool without_if) {
   OCTET_ASSIGN_OR_RETURN(ExprPtr first, Expression(without_if));
   if (!IsOperator(",")) return first;
-  ExprPtr list = New(Expr::Kind::kList);
+  ExprPtr list = New(Expr::Kind::kList, "tuple");
   list->args.push_back(std::move(first));
   while (AcceptOperator(",")) {
     if (Peek().kind == Token::Kind::kBlockEnd || Peek().kind == Token::Kind::kOutputEnd) break;
@@ -282,7 +282,7 @@ absl::StatusOr<ExprPtr> ExprParser::Number() {
 }
 
 absl::StatusOr<ExprPtr> ExprParser::Parenthesized() {
-  ExprPtr list = New(Expr::Kind::kList);
+  ExprPtr list = New(Expr::Kind::kList, "tuple");
   bool comma = false;
   while (!AcceptOperator(")")) {
     if (!list->args.empty()) {

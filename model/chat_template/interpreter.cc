@@ -274,7 +274,7 @@ class Interpreter {
       OCTET_ASSIGN_OR_RETURN(Value item, Eval(*arg));
       items.push_back(std::move(item));
     }
-    return Value::List(std::move(items));
+    return expr.text.empty() ? Value::List(std::move(items)) : Value::Tuple(std::move(items));
   }
 
   Result EvalDict(const Expr& expr) {

@@ -90,9 +90,7 @@ void SplitAtSpace(std::string_view text, int64_t count, std::vector<Value>* out)
       if (IsPythonSpace(c.code)) break;
       end += c.length;
     }
-    if (count >= 0 && static_cast<int64_t>(out->size()) == count) {
-      end = Strip(text, nullptr, false, true).size();
-    }
+    if (count >= 0 && static_cast<int64_t>(out->size()) == count) end = text.size();
     out->push_back(Value::String(std::string(text.substr(0, end))));
     text = Strip(text.substr(end), nullptr, true, false);
   }
@@ -275,7 +273,7 @@ Result CallMethod(const Value& object, std::string_view name, const Args& args, 
     } else if (name == "values") {
       out.push_back(value);
     } else {
-      out.push_back(Value::List({Value::String(key), value}));
+      out.push_back(Value::Tuple({Value::String(key), value}));
     }
   }
   return Value::List(std::move(out));

@@ -77,7 +77,7 @@ class Writer {
       case Value::Type::kString:
         return Put(json_ ? JsonOfString(value.text()) : ReprOfString(value.text()));
       case Value::Type::kList:
-        return List(value.items(), level);
+        return List(value, level);
       case Value::Type::kDict:
         return Dict(value.dict(), level);
       default:
@@ -106,14 +106,17 @@ class Writer {
 
   absl::Status Comma() { return Put(indent_ < 0 ? ", " : ","); }
 
-  absl::Status List(const std::vector<Value>& items, int level) {
-    if (items.empty()) return Put("[]");
-    OCTET_RETURN_IF_ERROR(Put("["));
+  absl::Status List(const Value& list, int level) {
+    const std::vector<Value>& items = list.items();
+    const bool tuple = !json_ && list.is_tuple();
+    if (items.empty()) return Put(tuple ? "()" : "[]");
+    OCTET_RETURN_IF_ERROR(Put(tuple ? "(" : "["));
     for (size_t i = 0; i < items.size(); ++i) {
       if (i > 0) OCTET_RETURN_IF_ERROR(Comma());
       OCTET_RETURN_IF_ERROR(NewLine(level + 1));
       OCTET_RETURN_IF_ERROR(Write(items[i], level + 1));
     }
+    if (tuple) return Put(items.size() == 1 ? ",)" : ")");
     OCTET_RETURN_IF_ERROR(NewLine(level));
     return Put("]");
   }

@@ -28,14 +28,19 @@ Value Value::Float(double value) {
   return v;
 }
 
-Value Value::List(std::vector<Value> items) {
+Value Value::Sequence(std::vector<Value> items, bool tuple) {
   Value v(Type::kList);
   auto data = std::make_shared<ListData>();
   for (const Value& item : items) data->depth = std::max(data->depth, item.depth() + 1);
   data->items = std::move(items);
+  data->tuple = tuple;
   v.list_ = std::move(data);
   return v;
 }
+
+Value Value::List(std::vector<Value> items) { return Sequence(std::move(items), false); }
+Value Value::Tuple(std::vector<Value> items) { return Sequence(std::move(items), true); }
+bool Value::is_tuple() const { return is_list() && list_->tuple; }
 
 Value Value::Dict(std::shared_ptr<DictData> dict, Type type) {
   Value v(type);

@@ -45,6 +45,8 @@ class Value {
   static Value Float(double value);
   static Value String(std::string text) { return Value(Type::kString, std::move(text)); }
   static Value List(std::vector<Value> items);
+  // A list that prints with parentheses.
+  static Value Tuple(std::vector<Value> items);
   static Value Dict(std::shared_ptr<DictData> dict, Type type = Type::kDict);
   // RESOURCE_EXHAUSTED: nested deeper than kTemplateDepthMax.
   static absl::StatusOr<Value> FromJson(const nlohmann::ordered_json& json, uint32_t depth = 0);
@@ -63,6 +65,7 @@ class Value {
   double number() const { return is(Type::kFloat) ? float_ : static_cast<double>(integer_); }
   const std::string& text() const { return *text_; }
   const std::vector<Value>& items() const;
+  bool is_tuple() const;
   const DictData& dict() const { return *dict_; }
   // Namespaces only.
   DictData* mutable_dict() const { return dict_.get(); }
@@ -76,6 +79,7 @@ class Value {
   std::string TypeName() const;
 
  private:
+  static Value Sequence(std::vector<Value> items, bool tuple);
   explicit Value(Type type) : type_(type) {}
   Value(Type type, std::string text)
       : type_(type), text_(std::make_shared<const std::string>(std::move(text))) {}
@@ -91,6 +95,7 @@ class Value {
 struct ListData {
   std::vector<Value> items;
   uint32_t depth = 1;
+  bool tuple = false;
 };
 
 // String keys in the order of their insertion.

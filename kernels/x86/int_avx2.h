@@ -147,13 +147,16 @@ inline __m256 AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_gro
 // Bytes ahead at which the value area is prefetched: past the page that hardware stops at.
 inline constexpr size_t kPrefetchBytes = 4096;
 
+// Prefetches for unit u of a panel that is one of `stride` that go side by side. What lies past
+// its end is taken from the panel that follows it in the same stream.
 template <Codes kCodes>
-inline void PrefetchUnit(const uint8_t* values, size_t u) {
+inline void PrefetchUnit(const IntMatrix& w, const uint8_t* panel, size_t u, size_t stride) {
   constexpr size_t kBytes = kCodes == Codes::kNibbles ? 256 : 512;
-  const uint8_t* p = values + u * kBytes + kPrefetchBytes;
-  for (size_t i = 0; i < kBytes; i += 64) {
+  size_t ahead = w.values + u * kBytes + kPrefetchBytes;
+  if (ahead >= w.panel_bytes) ahead += (stride - 1) * w.panel_bytes;
+  const uint8_t* p = panel + ahead;
+  for (size_t i = 0; i < kBytes; i += 64)
     _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
-  }
 }
 
 // All rows of kPanels panels in registers. Panels go side by side: each is a stream of memory of
@@ -171,7 +174,7 @@ inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, 
   for (size_t u = 0; u < w.units; ++u) {
     for (int p = 0; p < kPanels; ++p) {
       const uint8_t* own = panel + p * w.panel_bytes;
-      PrefetchUnit<kCodes>(own + w.values, u);
+      PrefetchUnit<kCodes>(w, own, u, kPanels);
       for (int half = 0; half < 2; ++half) {
         __m256i codes[8];
         LoadCodes<kCodes>(own + w.values, u, half, codes);
@@ -198,7 +201,7 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
   __m256i carry[kWide ? 2 * kTileRows : 1];
   for (size_t i = 0; i < t.rows; ++i) Store(out + 16 * i, Zero());
   for (size_t u = 0; u < w.units; ++u) {
-    PrefetchUnit<kCodes>(panel + w.values, u);
+    PrefetchUnit<kCodes>(w, panel, u, 1);
     for (int half = 0; half < 2; ++half) {
       __m256i codes[8];
       LoadCodes<kCodes>(panel + w.values, u, half, codes);

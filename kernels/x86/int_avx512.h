@@ -124,10 +124,14 @@ inline void AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_group
 // Bytes ahead at which the value area is prefetched: past the page that hardware stops at.
 inline constexpr size_t kPrefetchBytes = 4096;
 
+// Prefetches for unit u of a panel that is one of `stride` that go side by side. What lies past
+// its end is taken from the panel that follows it in the same stream.
 template <Codes kCodes>
-inline void PrefetchUnit(const uint8_t* values, size_t u) {
+inline void PrefetchUnit(const IntMatrix& w, const uint8_t* panel, size_t u, size_t stride) {
   constexpr size_t kBytes = kCodes == Codes::kNibbles ? 256 : 512;
-  const uint8_t* p = values + u * kBytes + kPrefetchBytes;
+  size_t ahead = w.values + u * kBytes + kPrefetchBytes;
+  if (ahead >= w.panel_bytes) ahead += (stride - 1) * w.panel_bytes;
+  const uint8_t* p = panel + ahead;
   for (size_t i = 0; i < kBytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
@@ -147,7 +151,7 @@ inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, 
     for (int p = 0; p < kPanels; ++p) {
       const uint8_t* own = panel + p * w.panel_bytes;
       __m512i codes[8];
-      PrefetchUnit<kCodes>(own + w.values, u);
+      PrefetchUnit<kCodes>(w, own, u, kPanels);
       LoadCodes<kCodes>(own + w.values, u, codes);
       const UnitScales s = LoadScales<kScales>(w, own, u);
       AddUnit<kScales, kWide, kRows>(t, u, 0, w.units_per_group, codes, s, acc[p], carry[p]);
@@ -173,6 +177,7 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
   __m512i carry[kWide ? kTileRows : 1];
   for (size_t i = 0; i < t.rows; ++i) Store(out + 16 * i, Zero());
   for (size_t u = 0; u < w.units; ++u) {
+    PrefetchUnit<kCodes>(w, panel, u, 1);
     __m512i codes[8];
     LoadCodes<kCodes>(panel + w.values, u, codes);
     const UnitScales s = LoadScales<kScales>(w, panel, u);

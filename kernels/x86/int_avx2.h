@@ -144,7 +144,8 @@ inline __m256 AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_gro
   return acc;
 }
 
-// Bytes ahead at which the value area is prefetched: past the page that hardware stops at.
+// Bytes ahead at which the value area is prefetched: into the second-level cache (several
+// streams would crowd the first), past the page that hardware stops at.
 inline constexpr size_t kPrefetchBytes = 4096;
 
 // Prefetches for unit u of a panel that is one of `stride` that go side by side. What lies past
@@ -156,7 +157,7 @@ inline void PrefetchUnit(const IntMatrix& w, const uint8_t* panel, size_t u, siz
   if (ahead >= w.panel_bytes) ahead += (stride - 1) * w.panel_bytes;
   const uint8_t* p = panel + ahead;
   for (size_t i = 0; i < kBytes; i += 64)
-    _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
 }
 
 // All rows of kPanels panels in registers. Panels go side by side: each is a stream of memory of
@@ -218,7 +219,7 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
 
 template <Codes kCodes, Scales kScales, bool kWide, int kRows>
 void PanelGroup(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
-  constexpr int kPanels = kRows == 1 ? 2 : 2;
+  constexpr int kPanels = kRows == 1 ? 4 : 2;
   for (; count >= kPanels; count -= kPanels, p += kPanels, out += kPanels * kRows * 16) {
     FewRows<kCodes, kScales, kWide, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
   }

@@ -15,7 +15,7 @@ inline constexpr size_t kUnit = 32;
 // Rows of a prepared tile at most.
 inline constexpr size_t kTileRows = 32;
 // Panels of one call of int_panels at most.
-inline constexpr size_t kPanelsAtOnce = 4;
+inline constexpr size_t kPanelsAtOnce = 8;
 // Rows of one call of float_panels at most.
 inline constexpr size_t kFloatRows = 6;
 

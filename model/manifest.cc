@@ -18,7 +18,6 @@ using Json = nlohmann::json;
 
 constexpr char kFormatName[] = "octet-package";
 constexpr char kDeviceProfile[] = "cpu";
-constexpr uint32_t kNameBytesMax = 256;
 
 std::string_view StdView(absl::string_view text) { return {text.data(), text.size()}; }
 

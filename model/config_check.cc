@@ -169,7 +169,7 @@ absl::StatusOr<ModelConfig> ModelConfigFromJson(const Json& json, absl::string_v
                absl::StrCat("an array of at most ", kStopIdsMax, " token ids"));
   }
   for (const Json& id : *eos) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= kVocabMax) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= kVocabMax) {
       return Bad(where, "eos_ids", JsonForError(id), "token ids");
     }
     config.eos_ids.push_back(id.get<TokenId>());

@@ -76,12 +76,12 @@ absl::Status AppendStamp(const fs::path& path, std::string* out) {
 // Names, sizes and times of the files that a source consists of.
 absl::StatusOr<std::string> SourceStamp(const fs::path& source) {
   std::string stamp = absl::StrCat(source.string(), "\n");
-  if (!fs::is_directory(source)) {
+  std::error_code error;
+  if (!fs::is_directory(source, error)) {
     OCTET_RETURN_IF_ERROR(AppendStamp(source, &stamp));
     return stamp;
   }
   std::vector<fs::path> files;
-  std::error_code error;
   for (fs::directory_iterator it(source, error), end; !error && it != end; it.increment(error)) {
     std::error_code ignored;
     if (it->is_regular_file(ignored)) files.push_back(it->path());

@@ -194,6 +194,21 @@ TEST_F(TokenizerDirectory, ReadsWhatSerializeWrote) {
   EXPECT_EQ((*tokenizer)->Serialize(), (*original)->Serialize());
 }
 
+// A seed that no longer loads would leave the fuzz target with nothing to mutate.
+TEST(TokenizerSeeds, AllLoad) {
+  const auto load = [](const std::string& name) {
+    const std::string bytes = ReadGolden(OCTET_SOURCE_DIR, "../../fuzz/corpus/tokenizer/" + name);
+    if (name.starts_with("own")) return DeserializeTokenizer(bytes);
+    return name.starts_with("sp") ? TokenizerFromSentencePiece(bytes) : TokenizerFromHfJson(bytes);
+  };
+  for (const char* name :
+       {"hf_byte_level", "hf_split", "hf_metaspace", "own_bpe", "own_sp", "sp_bpe", "sp_unigram"}) {
+    const auto tokenizer = load(name);
+    ASSERT_TRUE(tokenizer.ok()) << name << ": " << tokenizer.status();
+    EXPECT_FALSE((*tokenizer)->Encode("ab c", {})->empty()) << name;
+  }
+}
+
 TEST_F(TokenizerDirectory, NamesTheFileThatIsWrong) {
   EXPECT_EQ(LoadTokenizerFromDirectory(directory_).status().code(), absl::StatusCode::kNotFound);
   Write("tokenizer.json", "{");

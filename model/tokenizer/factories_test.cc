@@ -146,7 +146,8 @@ TEST_F(TokenizerDirectory, ByteLevelWithSettingsFromTheOtherFiles) {
   Write("tokenizer.json", ReadGolden(OCTET_SOURCE_DIR, "smollm_style.json"));
   Write("tokenizer_config.json",
         R"({"bos_token":"<|im_start|>","eos_token":{"content":"<|im_end|>"},"add_bos_token":true,
-            "chat_template":[{"name":"tool_use","template":"x"},{"name":"default","template":"y"}]})");
+            "chat_template":[{"name":"tool_use","template":"x"},
+                              {"name":"default","template":"y"}]})");
   Write("generation_config.json", R"({"eos_token_id":[0,2]})");
   const auto tokenizer = LoadTokenizerFromDirectory(directory_);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();

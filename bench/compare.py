@@ -31,10 +31,18 @@ def run(command):
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def octet_figures(args, model):
+def octet_bench(args, model, sequences):
     return run([args.octet, "bench", "--engine", "--json", "--model", model,
                 "--threads", str(args.threads), "--prompt-tokens", str(args.prompt),
-                "--max-tokens", str(args.tokens), "--concurrency", str(args.sequences)])
+                "--max-tokens", str(args.tokens), "--concurrency", str(sequences)])
+
+
+def octet_figures(args, model):
+    one = octet_bench(args, model, 1)
+    many = octet_bench(args, model, args.sequences)
+    return {"prefill_tok_s": one["prefill_tokens_per_s"],
+            "decode_tok_s": one["decode_tokens_per_s"],
+            "decode_many_tok_s": many["decode_tokens_per_s"]}
 
 
 def peer_figures(args, model):

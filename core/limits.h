@@ -102,6 +102,8 @@ inline constexpr uint32_t kDispatchAttemptsMax = 8;
 // ---- Control plane ----
 inline constexpr int64_t kLeaseMs = 3000;
 inline constexpr int64_t kHeartbeatMs = 500;
+// Placements from the coordinator that a worker has not carried out yet.
+inline constexpr uint32_t kPlacementUpdatesMax = 64;
 inline constexpr uint32_t kWatchersMax = 1024;
 inline constexpr uint32_t kDrainsMax = 64;
 inline constexpr int64_t kPrepareMs = 600'000;       // before a worker counts as failed to prepare

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct WorkerModel {
   // called by one thread at a time.
   std::function<absl::StatusOr<MappedExpert>(ExpertId)> load;
 };
+
+// The model of a package; experts are mapped and checked with `threads` threads.
+WorkerModel PackageWorkerModel(std::shared_ptr<const ModelPackage> package, int threads);
 
 }  // namespace octet
 

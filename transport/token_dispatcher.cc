@@ -405,6 +405,11 @@ TokenDispatcher::TokenDispatcher(DispatcherOptions options, LinkFactory links, c
 
 TokenDispatcher::~TokenDispatcher() {
   OCTET_CHECK(impl_->handles.empty()) << "a DispatchHandle outlives its dispatcher";
+  // A callback that is about to return may hold the mailbox longest; links must end here, and not
+  // on its thread.
+  std::shared_ptr<const View> last;
+  MutexLock lock(impl_->mailbox->mu);
+  last.swap(impl_->mailbox->view);
 }
 
 void TokenDispatcher::SetPlacement(std::shared_ptr<const Placement> placement) {
@@ -412,11 +417,14 @@ void TokenDispatcher::SetPlacement(std::shared_ptr<const Placement> placement) {
 }
 
 std::shared_ptr<const Placement> TokenDispatcher::placement() const {
-  return impl_->CurrentView()->placement;
+  MutexLock lock(impl_->mailbox->mu);
+  return impl_->mailbox->view->placement;
 }
 
 bool TokenDispatcher::Ready() const {
-  const std::shared_ptr<const View> view = impl_->CurrentView();
+  // Under the lock instead of on a copy, which might be the last and end links on this thread.
+  MutexLock lock(impl_->mailbox->mu);
+  const View* const view = impl_->mailbox->view.get();
   if (view->placement == nullptr || view->placement->expert_replicas.empty()) return false;
   for (const std::vector<WorkerId>& replicas : view->placement->expert_replicas) {
     if (std::none_of(replicas.begin(), replicas.end(),

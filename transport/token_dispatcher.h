@@ -64,7 +64,8 @@ class DispatchHandle {
   std::unique_ptr<Impl> impl_;
 };
 
-// Dispatch and Combine belong to one thread (the step loop); SetPlacement and stats() to any.
+// Dispatch and Combine belong to one thread (the step loop); the rest is thread-safe. The threads
+// that dispatch, set placements and destroy are not gRPC's own: links end on them.
 class TokenDispatcher {
  public:
   TokenDispatcher(DispatcherOptions options, LinkFactory links, const Clock* clock);

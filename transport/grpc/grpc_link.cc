@@ -74,11 +74,13 @@ class GrpcLink::Core : public std::enable_shared_from_this<GrpcLink::Core> {
   void WriteNext() OCTET_REQUIRES(mu_);
 
   const std::string address_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<octet::v1::ExpertWorker::Stub> stub_;
 
   mutable Mutex mu_;
   CondVar delivered_;
+  CondVar stream_done_;
+  std::shared_ptr<grpc::Channel> channel_ OCTET_GUARDED_BY(mu_);
+  std::unique_ptr<octet::v1::ExpertWorker::Stub> stub_ OCTET_GUARDED_BY(mu_);
+  int streams_ OCTET_GUARDED_BY(mu_) = 0;           // that gRPC has not let go of
   Stream* stream_ OCTET_GUARDED_BY(mu_) = nullptr;  // null while none takes writes; owns itself
   bool connected_ OCTET_GUARDED_BY(mu_) = false;
   bool closed_ OCTET_GUARDED_BY(mu_) = false;
@@ -140,6 +142,7 @@ class GrpcLink::Stream final
 void GrpcLink::Core::Open() {
   MutexLock lock(mu_);
   if (closed_) return;
+  ++streams_;
   stream_ = new Stream(shared_from_this());
   stream_->Start(stub_.get());
 }
@@ -149,10 +152,18 @@ void GrpcLink::Core::Close() {
     MutexLock lock(mu_);
     closed_ = true;
     connected_ = false;
-    if (stream_ != nullptr) stream_->TryCancel();
-    if (alarm_ != nullptr) alarm_->Cancel();
+    queue_.clear();
   }
   FailAll(absl::CancelledError("the link was closed"));
+  // The channel must not end on a thread of gRPC's: its end joins those threads.
+  std::unique_ptr<octet::v1::ExpertWorker::Stub> stub;
+  std::shared_ptr<grpc::Channel> channel;
+  MutexLock lock(mu_);
+  if (stream_ != nullptr) stream_->TryCancel();
+  if (alarm_ != nullptr) alarm_->Cancel();
+  while (streams_ > 0) stream_done_.Wait(mu_);
+  stub = std::move(stub_);
+  channel = std::move(channel_);
 }
 
 void GrpcLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
@@ -271,6 +282,8 @@ void GrpcLink::Core::FailAll(const absl::Status& status) {
 void GrpcLink::Core::OnStreamDone(const grpc::Status& status) {
   MutexLock lock(mu_);
   writing_.reset();
+  --streams_;
+  stream_done_.NotifyAll();
   if (closed_) return;
   LogDebug("expert stream to ", address_, " ended: ", FromGrpcStatus(status).ToString());
   const auto deadline = std::chrono::system_clock::now() + std::chrono::nanoseconds(pause_.ns);

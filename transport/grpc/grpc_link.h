@@ -20,7 +20,8 @@ class GrpcLink final : public ExpertLink {
   // Starts to connect. INVALID_ARGUMENT for a malformed address.
   static absl::StatusOr<std::shared_ptr<GrpcLink>> Create(const std::string& address,
                                                           ChannelOptions options = {});
-  // Fails what is in flight with CANCELLED. Does not wait for gRPC.
+  // Fails what is in flight with CANCELLED and waits until gRPC has let go of the stream. Never on
+  // a thread of gRPC's.
   ~GrpcLink() override;
 
   void Send(const ExpertDispatch& dispatch, ReplyFn done) override;

@@ -1,0 +1,183 @@
+#include "expert_worker/worker_server.h"
+
+#include <atomic>
+#include <chrono>
+#include <utility>
+
+#include "coordinator/client.h"
+#include "core/log.h"
+#include "core/mutex.h"
+#include "core/status_macros.h"
+#include "expert_worker/expert_ffn.h"
+#include "expert_worker/placement_follower.h"
+#include "expert_worker/service.h"
+#include "rpc/channel.h"
+
+namespace octet {
+namespace {
+
+constexpr char kServiceName[] = "octet.v1.ExpertWorker";
+// Replies on their way out when the last job has ended.
+constexpr Duration kShutdownGrace = Duration::Millis(200);
+
+}  // namespace
+
+struct WorkerServer::Impl {
+  Impl(const WorkerServerOptions& o, WorkerModel model, const Clock* c)
+      : options(o),
+        clock(c),
+        store(std::move(model)),
+        load(store.model().experts),
+        executor(o.threads, o.cpu_level),
+        loop(
+            [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
+                   absl::Span<const uint32_t> rows, TensorF32 out) {
+              return RunExpert(executor.context(), expert, layer, input, rows, out);
+            },
+            clock, &load),
+        service(&store, &loop) {}
+
+  absl::Status Start();
+  MemberReport Report() const;
+  // On the follower's thread.
+  void OnChanged();
+  void SetServing(bool now);
+
+  const WorkerServerOptions options;
+  const Clock* const clock;
+  ExpertStore store;
+  LoadCounter load;
+  ExpertExecutor executor;
+  WorkerLoop loop;
+  ExpertService service;
+  std::unique_ptr<RpcServer> server;
+  std::unique_ptr<PlacementFollower> follower;
+  std::unique_ptr<CoordinatorClient> coordinator;
+  std::atomic<bool> draining{false};
+  std::atomic<bool> serving{false};
+  // OnChanged may run before the client is there.
+  Mutex mu;
+  CondVar changed;
+  bool started OCTET_GUARDED_BY(mu) = false;
+  bool stopped OCTET_GUARDED_BY(mu) = false;
+};
+
+absl::Status WorkerServer::Impl::Start() {
+  RpcServerOptions rpc;
+  rpc.message_bytes_max = service.message_bytes_max();
+  OCTET_ASSIGN_OR_RETURN(server, RpcServer::Start(options.listen, {&service}, rpc));
+  server->SetServing("liveness", true);
+  follower = std::make_unique<PlacementFollower>(&store, [this] { OnChanged(); });
+
+  const WorkerModel& model = store.model();
+  CoordinatorClientOptions client;
+  client.coordinator = options.coordinator;
+  client.role = MemberRole::kWorker;
+  client.address = options.advertise.empty() ? server->address() : options.advertise;
+  client.incarnation = options.incarnation;
+  client.model.compute_digest = model.compute_digest;
+  client.model.model_version = model.model_version;
+  client.model.name = model.name;
+  client.model.experts = model.experts;
+  client.model.layers = static_cast<uint32_t>(model.formats.size());
+  client.model.expert_bytes = model.expert_bytes;
+  client.zone = options.zone;
+  client.host = options.host;
+  client.pid = options.pid;
+  client.memory_bytes = options.memory_bytes;
+  client.seed = options.incarnation;
+  CoordinatorClientCallbacks callbacks;
+  callbacks.report = [this] { return Report(); };
+  callbacks.on_placement = [this](const PlacementUpdate& update) {
+    service.set_worker_id(WorkerId(update.self.value()));
+    follower->Follow(update);
+  };
+  callbacks.on_refused = options.on_refused;
+  auto started_client = CoordinatorClient::Start(client, std::move(callbacks));
+  if (!started_client.ok()) return started_client.status();
+  MutexLock lock(mu);
+  coordinator = *std::move(started_client);
+  started = true;
+  return absl::OkStatus();
+}
+
+MemberReport WorkerServer::Impl::Report() const {
+  MemberReport report;
+  report.state = draining  ? MemberState::kDraining
+                 : serving ? MemberState::kReady
+                           : MemberState::kLoading;
+  report.prepared_epoch = store.prepared_epoch();
+  report.active_epoch = store.active_epoch();
+  report.held = store.Held();
+  const FollowState state = follower->state();
+  report.prepare_error = state.prepare_error;
+  report.prepare_error_epoch = state.prepare_error_epoch;
+  report.load.expert_rows = load.rows_per_expert();
+  report.load.queue_frames = loop.queued();
+  report.load.dispatches = load.dispatches();
+  report.load.compute_ns = load.compute_ns();
+  report.load.resident_bytes = store.mapped_bytes();
+  return report;
+}
+
+void WorkerServer::Impl::OnChanged() {
+  SetServing(follower->state().serving);
+  MutexLock lock(mu);
+  if (started && !stopped) coordinator->ReportNow();
+  changed.NotifyAll();
+}
+
+void WorkerServer::Impl::SetServing(bool now) {
+  if (serving.exchange(now) == now) return;
+  server->SetServing("", now && !draining);
+  server->SetServing(kServiceName, now && !draining);
+  if (options.on_serving) options.on_serving(now);
+}
+
+WorkerServer::WorkerServer() = default;
+
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(
+    const WorkerServerOptions& options, WorkerModel model, const Clock* clock) {
+  auto server = std::unique_ptr<WorkerServer>(new WorkerServer);
+  server->impl_ = std::make_unique<Impl>(options, std::move(model), clock);
+  OCTET_RETURN_IF_ERROR(server->impl_->Start());
+  return server;
+}
+
+WorkerServer::~WorkerServer() { Stop(); }
+
+const std::string& WorkerServer::address() const { return impl_->server->address(); }
+WorkerId WorkerServer::id() const { return WorkerId(impl_->coordinator->id().value()); }
+bool WorkerServer::serving() const { return impl_->serving; }
+
+bool WorkerServer::Drain(Duration timeout) {
+  Impl& w = *impl_;
+  const MonotonicTime end = w.clock->Now() + timeout;
+  const MonotonicTime leave = w.clock->Now() + Duration{timeout.ns / 2};
+  w.draining = true;
+  w.service.set_draining();
+  w.server->SetServing("", false);
+  w.server->SetServing(kServiceName, false);
+  w.coordinator->ReportNow();
+  {
+    MutexLock lock(w.mu);
+    while (w.serving && !w.stopped && w.coordinator->connected() && w.clock->Now() < leave) {
+      w.changed.WaitFor(w.mu, std::chrono::milliseconds(50));
+    }
+  }
+  return w.loop.Drain(end);
+}
+
+void WorkerServer::Stop() {
+  Impl& w = *impl_;
+  {
+    MutexLock lock(w.mu);
+    if (w.stopped) return;
+    w.stopped = true;
+  }
+  if (w.coordinator != nullptr) w.coordinator->Stop();
+  w.follower.reset();
+  if (w.server != nullptr) w.server->Shutdown(kShutdownGrace);
+}
+
+}  // namespace octet

@@ -1,6 +1,6 @@
 #include "rpc/channel.h"
 
-#include <grpc/support/log.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/channelz_service_plugin.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -55,6 +55,11 @@ void RouteGrpcLogs() {
   gpr_set_log_function([](gpr_log_func_args* line) {
     LogDebug("grpc: ", line->message, " (", line->file, ":", line->line, ")");
   });
+  // Every message that a client gets wrong would otherwise be a line on standard error.
+  google::protobuf::SetLogHandler(
+      [](google::protobuf::LogLevel, const char* file, int line, const std::string& message) {
+        LogDebug("protobuf: ", message, " (", file, ":", line, ")");
+      });
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,

@@ -24,8 +24,8 @@ struct HostPort {
 // INVALID_ARGUMENT naming the text and what is allowed.
 absl::StatusOr<HostPort> ParseHostPort(const std::string& text);
 
-// Sends what gRPC itself logs to our own log at debug level, instead of raw lines on standard
-// error. Call once, from main, before the first channel or server.
+// Sends what gRPC and protobuf themselves log to our own log at debug level, instead of raw lines
+// on standard error. Call once, from main, before the first channel or server.
 void RouteGrpcLogs();
 
 struct ChannelOptions {

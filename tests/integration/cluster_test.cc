@@ -25,6 +25,7 @@ namespace {
 
 constexpr int64_t kReadyMs = 60'000;
 constexpr int64_t kRepairMs = 60'000;
+constexpr int64_t kIdleStopMs = 10'000;
 constexpr uint32_t kPrompts = 4;
 
 // Tokens of one client thread.
@@ -41,6 +42,11 @@ class Progress {
     const MutexLock lock(mutex_);
     counts_[stream] = tokens;
     changed_.NotifyAll();
+  }
+  // True while a stream has brought fewer tokens.
+  bool AnyBelow(size_t tokens) {
+    const MutexLock lock(mutex_);
+    return std::any_of(counts_.begin(), counts_.end(), [&](size_t n) { return n < tokens; });
   }
   bool WaitForEach(size_t tokens, int64_t timeout_ms) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
@@ -201,6 +207,7 @@ TEST_F(ClusterTest, KilledWorkerChangesNoTokenAndIsReplaced) {
   auto threads = StartClients(kClients, kTokens, &replies, &progress);
   EXPECT_TRUE(progress.WaitForEach(5, kReadyMs));
   ASSERT_EQ(kill(victim, SIGKILL), 0);
+  EXPECT_TRUE(progress.AnyBelow(kTokens)) << "the streams had all ended before the kill";
   for (std::thread& thread : threads) thread.join();
   ExpectSingleProcessTokens(replies, kTokens);
 
@@ -233,6 +240,7 @@ TEST_F(ClusterTest, KilledCoordinatorStopsNoStreamAndKeepsTheEpoch) {
   auto threads = StartClients(kClients, kTokens, &replies, &progress);
   EXPECT_TRUE(progress.WaitForEach(5, kReadyMs));
   ASSERT_EQ(kill(coordinators[0], SIGKILL), 0);
+  EXPECT_TRUE(progress.AnyBelow(kTokens)) << "the streams had all ended before the kill";
   for (std::thread& thread : threads) thread.join();
   ExpectSingleProcessTokens(replies, kTokens);
 
@@ -255,7 +263,8 @@ TEST_F(ClusterTest, SigtermEndsEveryProcess) {
   for (pid_t pid : pids) EXPECT_TRUE(ProcessAlive(pid));
   cluster_->process()->Signal(SIGTERM);
   int status = -1;
-  ASSERT_TRUE(cluster_->process()->WaitForExit(kReadyMs, &status));
+  // Idle, so there is nothing to wait for: well below the time for draining.
+  ASSERT_TRUE(cluster_->process()->WaitForExit(kIdleStopMs, &status)) << cluster_->Log();
   EXPECT_EQ(status, 0) << cluster_->Log();
   for (pid_t pid : pids) EXPECT_FALSE(ProcessAlive(pid)) << pid;
 }

@@ -14,6 +14,7 @@
 #include "coordinator/server.h"
 #include "rpc/channel.h"
 #include "rpc/status_details.h"
+#include "tests/integration/process.h"
 
 namespace octet {
 namespace {
@@ -23,14 +24,7 @@ using ::testing::HasSubstr;
 constexpr uint32_t kExperts = 8;
 
 // True once `condition` holds; false if it does not within a generous time.
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
+bool Eventually(const std::function<bool()>& condition) { return PollUntil(condition, 30'000); }
 
 ModelSummary Model(char digest = 'a') {
   return ModelSummary{std::string(64, digest), "v1", "tiny", kExperts, 2, 1000};

@@ -88,8 +88,6 @@ const std::vector<BannedPattern>& BannedPatterns() {
       {call("assert"), "vanishes in release builds: use OCTET_CHECK", true, true},
       {call("sleep|usleep|nanosleep|sleep_for|sleep_until|absl::SleepFor"),
        "sleeps in a test: wait for a condition instead", true, false},
-      {std::regex("(sleep_for|sleep_until|absl::SleepFor)\\s*\\("),
-       "sleeps in a test: wait for a condition instead", true, false},
       {std::regex("\\busing\\s+namespace\\b"), "imports a whole namespace", true, true},
   };
   return *patterns;

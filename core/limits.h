@@ -74,6 +74,12 @@ inline constexpr uint32_t kTopLogprobsMax = 20;
 inline constexpr uint32_t kRequestIdBytesMax = 128;
 // Tokens buffered for a client that does not read before its request is cancelled.
 inline constexpr uint32_t kOutputBufferTokensMax = 8192;
+inline constexpr uint32_t kChatMessagesMax = 4096;
+
+// ---- Clients ----
+// Attempts of one call, resumed streams included, without any progress between them.
+inline constexpr uint32_t kClientAttemptsMax = 64;
+inline constexpr int64_t kClientBackoffMsMax = 2000;
 
 // ---- Chat templates ----
 inline constexpr uint32_t kTemplateBytesMax = 256u << 10;

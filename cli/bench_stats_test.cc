@@ -1,0 +1,42 @@
+#include "cli/bench_stats.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace octet {
+namespace {
+
+MonotonicTime At(int64_t ms) { return {ms * 1'000'000}; }
+
+TEST(SummarizeTest, RanksAreExact) {
+  EXPECT_EQ(Summarize({}).p99, 0);
+  EXPECT_EQ(Summarize({5}).p99, 5);
+  std::vector<double> values;
+  for (int i = 200; i >= 1; --i) values.push_back(i);
+  const Summary s = Summarize(values);
+  EXPECT_DOUBLE_EQ(s.mean, 100.5);
+  EXPECT_EQ(s.median, 100);
+  EXPECT_EQ(s.p99, 198);
+}
+
+TEST(MakeReportTest, MeasuresFromWhenARequestWasDue) {
+  RequestTimes a{At(0), {At(100), At(110), At(140)}, At(141), 10};
+  RequestTimes b{At(50), {At(250)}, At(250), 6};
+  const BenchReport report = MakeReport({a, b}, 1, Duration::Millis(500));
+  EXPECT_EQ(report.requests, 2u);
+  EXPECT_EQ(report.failed, 1u);
+  EXPECT_DOUBLE_EQ(report.ttft_ms.mean, 150);
+  EXPECT_DOUBLE_EQ(report.tpot_ms.mean, 20);
+  EXPECT_DOUBLE_EQ(report.itl_ms.p99, 30);
+  EXPECT_DOUBLE_EQ(report.e2e_ms.median, 141);
+  EXPECT_DOUBLE_EQ(report.output_tokens_per_s, 8);
+  EXPECT_DOUBLE_EQ(report.total_tokens_per_s, 40);
+  const auto json = nlohmann::json::parse(ReportToJson(report));
+  EXPECT_EQ(json["failed"], 1);
+  EXPECT_EQ(json["itl_ms"]["p99"], 30.0);
+}
+
+}  // namespace
+}  // namespace octet

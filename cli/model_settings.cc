@@ -1,0 +1,72 @@
+#include "cli/model_settings.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "absl/strings/numbers.h"
+#include "cli/terminal.h"
+#include "core/status_macros.h"
+
+namespace octet {
+
+int AvailableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(1, CPU_COUNT(&set));
+}
+
+PackOptions PackOptionsFrom(const Settings& settings) {
+  PackOptions options;
+  options.experts = settings.String("experts");
+  options.attention = settings.String("attention");
+  uint32_t group = 0;
+  if (absl::SimpleAtoi(settings.String("group"), &group)) options.group = group;
+  options.reply = settings.String("reply");
+  options.upcycle = static_cast<uint32_t>(settings.Int("upcycle"));
+  options.upcycle_seed = settings.Uint64("upcycle-seed");
+  return options;
+}
+
+absl::StatusOr<std::shared_ptr<const ModelPackage>> OpenPackage(const Settings& settings) {
+  if (!settings.IsSet("model")) {
+    return absl::InvalidArgumentError(
+        "model: not set; allowed is a Hugging Face directory, a GGUF file or a packed directory");
+  }
+  ModelPackage::OpenOptions options;
+  options.cache_directory = settings.String("cache-dir");
+  options.pack = PackOptionsFrom(settings);
+  ProgressBar bar;
+  return ModelPackage::Open(settings.String("model"), options,
+                            [&bar](absl::string_view phase, uint64_t done, uint64_t total) {
+                              bar.Update(phase, done, total);
+                            });
+}
+
+absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
+  EngineOptions options;
+  options.kv_cache_bytes = settings.Bytes("kv-cache-bytes");
+  options.kv_dtype = settings.String("kv-dtype") == "f32" ? DType::kF32 : DType::kF16;
+  options.context_max = static_cast<uint32_t>(settings.Int("context-max"));
+  options.running_max = static_cast<uint32_t>(settings.Int("running-max"));
+  options.waiting_max = static_cast<uint32_t>(settings.Int("waiting-max"));
+  options.step_tokens_max = static_cast<uint32_t>(settings.Int("step-tokens-max"));
+  options.chunk_tokens = static_cast<uint32_t>(settings.Int("chunk-tokens"));
+  options.itl_ms_max = settings.Float("itl-ms-max");
+  const int threads = static_cast<int>(settings.Int("threads"));
+  options.threads = threads > 0 ? threads : AvailableCores();
+  OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
+  return options;
+}
+
+absl::StatusOr<InProcessOptions> InProcessOptionsFrom(const Settings& settings) {
+  InProcessOptions options;
+  options.model = settings.String("model");
+  options.package.cache_directory = settings.String("cache-dir");
+  options.package.pack = PackOptionsFrom(settings);
+  OCTET_ASSIGN_OR_RETURN(options.engine, EngineOptionsFrom(settings));
+  return options;
+}
+
+}  // namespace octet

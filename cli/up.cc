@@ -1,0 +1,137 @@
+// octet up: a whole cluster on this machine, each role a process of its own.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "cli/command.h"
+#include "cli/model_settings.h"
+#include "cli/setting_table.h"
+#include "cli/stop_signals.h"
+#include "cli/supervisor.h"
+#include "cli/terminal.h"
+#include "core/limits.h"
+#include "core/status_macros.h"
+
+namespace octet {
+namespace {
+
+// A directory for the coordinator's state that is gone when its owner is.
+class StateDirectory {
+ public:
+  static absl::StatusOr<StateDirectory> Make(const std::string& given) {
+    if (!given.empty()) return StateDirectory(given, false);
+    std::error_code error;
+    const auto base = std::filesystem::temp_directory_path(error);
+    std::string path = absl::StrCat(error ? "/tmp" : base.string(), "/octet-XXXXXX");
+    if (mkdtemp(path.data()) == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("cannot make a directory ", path));
+    }
+    return StateDirectory(path, true);
+  }
+  StateDirectory(StateDirectory&& other) noexcept
+      : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, false)) {}
+  ~StateDirectory() {
+    std::error_code ignored;
+    if (temporary_) std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  StateDirectory(std::string path, bool temporary)
+      : path_(std::move(path)), temporary_(temporary) {}
+  std::string path_;
+  bool temporary_;
+};
+
+// `role` with every setting of it that `up` knows too, but those that differ between roles.
+std::vector<std::string> RoleArgs(const Command& role, const Settings& settings) {
+  std::vector<std::string> args = {role.name};
+  for (const SettingSpec& spec : role.settings) {
+    static constexpr const char* kOwn[] = {"listen", "advertise", "config",
+                                           "model",  "threads",   "ready-fd"};
+    const bool own = std::any_of(std::begin(kOwn), std::end(kOwn),
+                                 [&](const char* name) { return spec.name == name; });
+    if (own || !settings.Has(spec.name) || !settings.IsSet(spec.name)) continue;
+    args.push_back(absl::StrCat("--", spec.name, "=", settings.String(spec.name)));
+  }
+  return args;
+}
+
+ClusterPlan MakePlan(const Settings& settings, const std::string& package,
+                     const std::string& state_directory) {
+  ClusterPlan plan;
+  const int64_t workers = settings.Int("workers");
+  const int cores = AvailableCores();
+  // The router waits while workers compute, and they while it does: it may use all cores, they
+  // share them.
+  const int64_t router_threads = settings.Int("threads") > 0 ? settings.Int("threads") : cores;
+  const int64_t worker_threads = settings.Int("worker-threads") > 0
+                                     ? settings.Int("worker-threads")
+                                     : std::max<int64_t>(1, cores / workers);
+  plan.coordinator_args = RoleArgs(CoordinatorCommand(), settings);
+  plan.coordinator_args.push_back("--listen=127.0.0.1:0");
+  plan.coordinator_args.push_back(absl::StrCat("--state-dir=", state_directory));
+  plan.coordinator_args.push_back(absl::StrCat("--expected-workers=", workers));
+  std::vector<std::string> worker = RoleArgs(WorkerCommand(), settings);
+  worker.push_back("--listen=127.0.0.1:0");
+  worker.push_back(absl::StrCat("--model=", package));
+  worker.push_back(absl::StrCat("--threads=", worker_threads));
+  plan.worker_args.assign(static_cast<size_t>(workers), worker);
+  plan.router_args = RoleArgs(RouterCommand(), settings);
+  plan.router_args.push_back(absl::StrCat("--listen=", settings.String("listen")));
+  plan.router_args.push_back(absl::StrCat("--model=", package));
+  plan.router_args.push_back(absl::StrCat("--threads=", router_threads));
+  plan.start_timeout = Duration::Millis(settings.Int("start-timeout-ms"));
+  plan.stop_timeout = Duration::Millis(settings.Int("drain-timeout-ms") + 5'000);
+  return plan;
+}
+
+absl::Status Run(const Settings& settings) {
+  // Packed once, here, so that the processes only map files.
+  std::string package;
+  {
+    OCTET_ASSIGN_OR_RETURN(const auto opened, OpenPackage(settings));
+    package = opened->directory();
+  }
+  OCTET_ASSIGN_OR_RETURN(const StateDirectory state,
+                         StateDirectory::Make(settings.String("state-dir")));
+  const SystemClock clock;
+  Supervisor supervisor(MakePlan(settings, package, state.path()), &clock,
+                        [](const std::string& line) { PrintOut(line + "\n"); });
+  return supervisor.Run();
+}
+
+}  // namespace
+
+Command UpCommand() {
+  Command command;
+  command.name = "up";
+  command.group = "Run a cluster";
+  command.summary = "Start a router, a coordinator and workers on this machine";
+  const std::string group = "Cluster";
+  command.settings =
+      Join({ModelSettings(),
+            {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
+             IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
+             IntSetting("worker-threads", "0", 0, 1024,
+                        "Threads of a worker; 0: the cores shared out", group),
+             StringSetting("state-dir", "", "Where the coordinator keeps its state; default: gone "
+                                            "at the end",
+                           group),
+             IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
+                        group)},
+            RoleSettings("127.0.0.1:7411"),
+            EngineSettings(),
+            ComputeSettings(),
+            PackSettings(),
+            GeneralSettings()});
+  command.run = Run;
+  return command;
+}
+
+}  // namespace octet

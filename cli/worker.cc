@@ -1,0 +1,79 @@
+// octet worker: holds experts and computes them for routers.
+#include "expert_worker/worker_server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/model_settings.h"
+#include "cli/ready_report.h"
+#include "cli/role.h"
+#include "cli/setting_table.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/status_macros.h"
+#include "expert_worker/worker_model.h"
+
+namespace octet {
+namespace {
+
+absl::Status Run(const Settings& settings) {
+  RoleStop stop;
+  const ReadyReporter reporter(static_cast<int>(settings.Int("ready-fd")));
+  WorkerServerOptions options;
+  options.listen = settings.String("listen");
+  options.advertise = settings.String("advertise");
+  options.coordinator = settings.String("coordinator");
+  options.zone = settings.String("zone");
+  options.host = HostName(settings);
+  options.pid = static_cast<uint32_t>(getpid());
+  options.incarnation = RandomId();
+  options.memory_bytes = settings.Bytes("memory-bytes");
+  const int threads = static_cast<int>(settings.Int("threads"));
+  options.threads = threads > 0 ? threads : AvailableCores();
+  OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
+  options.on_serving = [&reporter](bool serving) {
+    LogInfo(serving ? "serving" : "not serving");
+    if (serving) reporter.Ready();
+  };
+  options.on_refused = [](const absl::Status& status) {
+    LogError("the coordinator refuses this worker: ", status.message());
+  };
+  OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
+  const SystemClock clock;
+  OCTET_ASSIGN_OR_RETURN(
+      const auto server,
+      WorkerServer::Start(options, PackageWorkerModel(package, options.threads), &clock));
+  LogInfo("listening on ", server->address(), ", model ", package->name(), ", ", options.threads,
+          " threads, ", CpuLevelName(options.cpu_level));
+  reporter.Listening(server->address());
+  stop.Wait();
+  LogInfo("draining");
+  if (!server->Drain(Duration::Millis(settings.Int("drain-timeout-ms")))) {
+    LogWarning("not everything ended in time");
+  }
+  server->Stop();
+  LogInfo("stopped");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command WorkerCommand() {
+  Command command;
+  command.name = "worker";
+  command.group = "Run a cluster";
+  command.summary = "Run an expert worker: holds experts, computes them";
+  SettingSpec memory = StringSetting(
+      "memory-bytes", "0", "Budget for experts; 0: no bound", "Process");
+  memory.type = SettingType::kBytes;
+  memory.max = 1e18;
+  command.settings = Join({ModelSettings(), RoleSettings("127.0.0.1:7412"), MemberSettings(),
+                           {memory}, ComputeSettings(), PackSettings(), GeneralSettings()});
+  command.run = Run;
+  return command;
+}
+
+}  // namespace octet

@@ -1,0 +1,214 @@
+#include "client/client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/stream_state.h"
+#include "core/limits.h"
+#include "core/mutex.h"
+#include "core/status_macros.h"
+#include "octet/v1/cluster.grpc.pb.h"
+#include "octet/v1/inference.grpc.pb.h"
+#include "rpc/channel.h"
+#include "rpc/status_details.h"
+
+namespace octet {
+namespace {
+
+using SystemTime = std::chrono::system_clock::time_point;
+
+// A unary call answers at once or not at all.
+constexpr Duration kUnaryTimeout = Duration::Millis(10'000);
+
+SystemTime After(Duration d) { return std::chrono::system_clock::now() + std::chrono::nanoseconds(d.ns); }
+
+// The router's failure with what the user can do about it.
+absl::Status WithHint(const absl::Status& status, const std::string& address) {
+  if (status.code() != absl::StatusCode::kUnavailable) return status;
+  const bool unreachable = !GetErrorDetail(status).has_value() &&
+                           !GetRetryDelay(status).has_value();
+  if (!unreachable) return status;
+  absl::Status hinted(status.code(),
+                      absl::StrCat("no answer from ", address, ": ", status.message(),
+                                   "; is `octet up` running there?"));
+  return hinted;
+}
+
+}  // namespace
+
+struct CancelToken::State {
+  Mutex mu;
+  CondVar changed;
+  bool cancelled OCTET_GUARDED_BY(mu) = false;
+  grpc::ClientContext* context OCTET_GUARDED_BY(mu) = nullptr;  // of the call in flight
+};
+
+CancelToken::CancelToken() : state_(std::make_shared<State>()) {}
+
+void CancelToken::Cancel() const {
+  MutexLock lock(state_->mu);
+  state_->cancelled = true;
+  if (state_->context != nullptr) state_->context->TryCancel();
+  state_->changed.NotifyAll();
+}
+
+bool CancelToken::cancelled() const {
+  MutexLock lock(state_->mu);
+  return state_->cancelled;
+}
+
+struct Client::Impl {
+  std::string address;
+  ClientOptions options;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<octet::v1::Inference::Stub> inference;
+  std::unique_ptr<octet::v1::Coordinator::Stub> coordinator;
+
+  SystemTime Deadline() const {
+    return options.timeout.ns == 0 ? SystemTime::max() : After(options.timeout);
+  }
+
+  // One stream from its request to its status.
+  absl::Status RunStream(StreamState* state, const EventFn& on_event, SystemTime deadline,
+                         CancelToken::State* cancel);
+  // False where the wait was cut short by a cancellation.
+  static bool WaitBeforeRetry(Duration delay, CancelToken::State* cancel);
+
+  template <typename Response, typename Call>
+  absl::StatusOr<Response> Unary(const Call& call) {
+    grpc::ClientContext context;
+    context.set_deadline(After(options.timeout.ns == 0 ? kUnaryTimeout : options.timeout));
+    Response response;
+    const grpc::Status status = call(&context, &response);
+    if (!status.ok()) return WithHint(FromGrpcStatus(status), address);
+    return response;
+  }
+};
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& address,
+                                                        const ClientOptions& options) {
+  if (options.attempts_max < 1 || options.attempts_max > kClientAttemptsMax) {
+    return absl::InvalidArgumentError(absl::StrCat("attempts_max: ", options.attempts_max,
+                                                   " is not allowed; allowed is 1 to ",
+                                                   kClientAttemptsMax));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->address = address;
+  impl->options = options;
+  OCTET_ASSIGN_OR_RETURN(impl->channel, CreateChannel(address));
+  impl->inference = octet::v1::Inference::NewStub(impl->channel);
+  impl->coordinator = octet::v1::Coordinator::NewStub(impl->channel);
+  return std::unique_ptr<Client>(new Client(std::move(impl)));
+}
+
+Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Client::~Client() = default;
+
+absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event,
+                                     SystemTime deadline, CancelToken::State* cancel) {
+  grpc::ClientContext context;
+  context.set_deadline(deadline);
+  {
+    MutexLock lock(cancel->mu);
+    if (cancel->cancelled) return absl::CancelledError("cancelled by the caller");
+    cancel->context = &context;
+  }
+  state->BeginStream();
+  absl::Status broken;
+  auto reader = inference->Generate(&context, state->NextRequest());
+  octet::v1::GenerateResponse event;
+  while (broken.ok() && reader->Read(&event)) {
+    bool deliver = false;
+    broken = state->Accept(event, &deliver);
+    if (deliver) on_event(event);
+  }
+  if (!broken.ok()) context.TryCancel();
+  while (!broken.ok() && reader->Read(&event)) {
+  }
+  const absl::Status status = FromGrpcStatus(reader->Finish());
+  MutexLock lock(cancel->mu);
+  cancel->context = nullptr;
+  if (cancel->cancelled) return absl::CancelledError("cancelled by the caller");
+  if (!broken.ok()) return broken;
+  if (status.ok() && !state->finished()) {
+    return absl::UnavailableError("the stream ended before its last message");
+  }
+  return status;
+}
+
+bool Client::Impl::WaitBeforeRetry(Duration delay, CancelToken::State* cancel) {
+  const SystemTime until = After(delay);
+  MutexLock lock(cancel->mu);
+  while (!cancel->cancelled) {
+    const auto left = until - std::chrono::system_clock::now();
+    if (left.count() <= 0) return true;
+    cancel->changed.WaitFor(cancel->mu, left);
+  }
+  return false;
+}
+
+absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn& on_event,
+                              const CancelToken& cancel) {
+  StreamState state(std::move(request));
+  const SystemTime deadline = impl_->Deadline();
+  Duration backoff = impl_->options.backoff_min;
+  uint32_t attempts = 0;
+  while (true) {
+    const uint32_t index_before = state.next_index();
+    const absl::Status status =
+        impl_->RunStream(&state, on_event, deadline, cancel.state_.get());
+    // All that was asked for has come; how the stream closed does not matter any more.
+    if (status.ok() || state.finished()) return absl::OkStatus();
+    if (state.next_index() > index_before) {
+      attempts = 0;
+      backoff = impl_->options.backoff_min;
+    }
+    ++attempts;
+    // A router that goes down cancels the streams it could not finish.
+    const bool again = status.code() == absl::StatusCode::kUnavailable ||
+                       (status.code() == absl::StatusCode::kCancelled && !cancel.cancelled());
+    if (!again || attempts >= impl_->options.attempts_max) {
+      return WithHint(status, impl_->address);
+    }
+    Duration delay = GetRetryDelay(status).value_or(backoff);
+    delay = std::min(delay, Duration::Millis(kClientBackoffMsMax));
+    backoff = std::min(Duration{backoff.ns * 2}, Duration::Millis(kClientBackoffMsMax));
+    if (After(delay) >= deadline) return WithHint(status, impl_->address);
+    if (!Impl::WaitBeforeRetry(delay, cancel.state_.get())) {
+      return absl::CancelledError("cancelled by the caller");
+    }
+  }
+}
+
+absl::StatusOr<octet::v1::TokenizeResponse> Client::Tokenize(
+    const octet::v1::TokenizeRequest& request) {
+  return impl_->Unary<octet::v1::TokenizeResponse>([&](auto* context, auto* response) {
+    return impl_->inference->Tokenize(context, request, response);
+  });
+}
+
+absl::StatusOr<octet::v1::DetokenizeResponse> Client::Detokenize(
+    const octet::v1::DetokenizeRequest& request) {
+  return impl_->Unary<octet::v1::DetokenizeResponse>([&](auto* context, auto* response) {
+    return impl_->inference->Detokenize(context, request, response);
+  });
+}
+
+absl::StatusOr<octet::v1::GetModelResponse> Client::GetModel() {
+  return impl_->Unary<octet::v1::GetModelResponse>([&](auto* context, auto* response) {
+    return impl_->inference->GetModel(context, octet::v1::GetModelRequest(), response);
+  });
+}
+
+absl::StatusOr<octet::v1::StatusResponse> Client::Status() {
+  return impl_->Unary<octet::v1::StatusResponse>([&](auto* context, auto* response) {
+    return impl_->coordinator->Status(context, octet::v1::StatusRequest(), response);
+  });
+}
+
+}  // namespace octet

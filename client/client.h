@@ -1,0 +1,73 @@
+// octet::Client: what an application links to talk to a router. Retries before the first token and
+// resumes a broken stream where it ended, with the same tokens.
+#ifndef OCTET_CLIENT_CLIENT_H_
+#define OCTET_CLIENT_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/clock.h"
+#include "octet/v1/cluster.pb.h"
+#include "octet/v1/inference.pb.h"
+
+namespace octet {
+
+struct ClientOptions {
+  // Attempts without progress (1..kClientAttemptsMax); a stream that brought a token starts the
+  // count anew.
+  uint32_t attempts_max = 6;
+  Duration backoff_min = Duration::Millis(100);  // doubles up to kClientBackoffMsMax
+  Duration timeout;                              // of one call with all its attempts; 0: none
+};
+
+// Cancels a call from another thread or a signal-waiting thread. Thread-safe, copies share state.
+class CancelToken {
+ public:
+  CancelToken();
+  // The call ends with CANCELLED; later calls with this token fail at once.
+  void Cancel() const;
+  bool cancelled() const;
+
+ private:
+  friend class Client;
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+// Thread-safe; calls block their thread.
+class Client {
+ public:
+  // Receives each event of a stream in order: one `started`, `chunk`s without gaps or repetition,
+  // one `finished`, also across resumed streams.
+  using EventFn = std::function<void(const octet::v1::GenerateResponse& event)>;
+
+  // Connects lazily; INVALID_ARGUMENT for a malformed address.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
+                                                         const ClientOptions& options = {});
+  ~Client();
+
+  // Retried where the failure is UNAVAILABLE, after its RetryInfo or a growing delay; a stream that
+  // broke after `started` goes on by request id, seed and index. ABORTED where the router that
+  // resumes serves another model. Other failures come back as the router sent them.
+  absl::Status Generate(octet::v1::GenerateRequest request, const EventFn& on_event,
+                        const CancelToken& cancel = CancelToken());
+  absl::StatusOr<octet::v1::TokenizeResponse> Tokenize(const octet::v1::TokenizeRequest& request);
+  absl::StatusOr<octet::v1::DetokenizeResponse> Detokenize(
+      const octet::v1::DetokenizeRequest& request);
+  absl::StatusOr<octet::v1::GetModelResponse> GetModel();
+  // Of the cluster; a coordinator and a router both answer.
+  absl::StatusOr<octet::v1::StatusResponse> Status();
+
+ private:
+  struct Impl;
+  explicit Client(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_CLIENT_CLIENT_H_

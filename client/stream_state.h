@@ -1,0 +1,48 @@
+// What a client knows of one generation across its streams: what to ask for next, and which events
+// are new. Pure.
+#ifndef OCTET_CLIENT_STREAM_STATE_H_
+#define OCTET_CLIENT_STREAM_STATE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "octet/v1/inference.pb.h"
+
+namespace octet {
+
+// Owned and used by one thread.
+class StreamState {
+ public:
+  explicit StreamState(octet::v1::GenerateRequest request) : request_(std::move(request)) {}
+
+  // The request for the next stream: the original one, or after `started` the same generation from
+  // the first token that has not come.
+  octet::v1::GenerateRequest NextRequest() const;
+
+  // Takes one event of the present stream; true in *deliver where the caller's caller has not had
+  // it. ABORTED: another model, seed or request resumed; DATA_LOSS: a gap, or an event out of
+  // order.
+  absl::Status Accept(const octet::v1::GenerateResponse& event, bool* deliver);
+
+  // A new stream begins.
+  void BeginStream() { stream_started_ = false; }
+  bool started() const { return started_.has_value(); }
+  bool finished() const { return finished_; }
+  uint32_t next_index() const { return next_index_; }
+
+ private:
+  absl::Status AcceptStarted(const octet::v1::Started& started, bool* deliver);
+  absl::Status AcceptChunk(const octet::v1::Chunk& chunk, bool* deliver);
+
+  const octet::v1::GenerateRequest request_;
+  std::optional<octet::v1::Started> started_;
+  bool stream_started_ = false;  // the present stream has sent `started`
+  bool finished_ = false;
+  uint32_t next_index_ = 0;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_CLIENT_STREAM_STATE_H_

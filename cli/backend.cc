@@ -41,8 +41,9 @@ absl::StatusOr<std::unique_ptr<Backend>> OpenBackend(const Settings& settings) {
   const bool in_process = settings.IsSet("model") &&
                           (!has_server || settings.Source("model") >= settings.Source("server"));
   if (!in_process && !has_server) {
-    return absl::InvalidArgumentError("model: not set; allowed is a Hugging Face directory, a GGUF "
-                                      "file or a packed directory");
+    return absl::InvalidArgumentError(
+        "model: not set; allowed is a Hugging Face directory, a GGUF "
+        "file or a packed directory");
   }
   if (!in_process) {
     ClientOptions options;

@@ -175,18 +175,16 @@ absl::Status RunEngine(Backend* backend, BenchPlan plan, bool json, const Cancel
   const double prefill_rate = MedianOf(prefill);
   const double decode_rate = MedianOf(decode);
   if (json) {
-    nlohmann::ordered_json out = {{"prefill_tokens_per_s", prefill_rate},
-                                  {"decode_tokens_per_s", decode_rate},
-                                  {"prompt_tokens", plan.prompt_tokens},
-                                  {"max_tokens", plan.max_tokens},
-                                  {"concurrency", plan.concurrency},
-                                  {"repetitions", kEngineRepetitions}};
+    nlohmann::ordered_json out = {
+        {"prefill_tokens_per_s", prefill_rate}, {"decode_tokens_per_s", decode_rate},
+        {"prompt_tokens", plan.prompt_tokens},  {"max_tokens", plan.max_tokens},
+        {"concurrency", plan.concurrency},      {"repetitions", kEngineRepetitions}};
     PrintOut(out.dump() + "\n");
   } else {
-    PrintOut(absl::StrFormat("prefill  %.1f tokens/s (%d tokens)\ndecode   %.1f tokens/s (%d "
-                             "sequences of %d tokens)\n",
-                             prefill_rate, plan.prompt_tokens, decode_rate, plan.concurrency,
-                             plan.max_tokens));
+    PrintOut(absl::StrFormat(
+        "prefill  %.1f tokens/s (%d tokens)\ndecode   %.1f tokens/s (%d "
+        "sequences of %d tokens)\n",
+        prefill_rate, plan.prompt_tokens, decode_rate, plan.concurrency, plan.max_tokens));
   }
   return absl::OkStatus();
 }

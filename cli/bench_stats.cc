@@ -26,8 +26,7 @@ Summary Summarize(std::vector<double> values) {
           values[rank - 1]};
 }
 
-BenchReport MakeReport(const std::vector<RequestTimes>& requests, size_t failed,
-                       Duration elapsed) {
+BenchReport MakeReport(const std::vector<RequestTimes>& requests, size_t failed, Duration elapsed) {
   BenchReport report;
   report.requests = requests.size();
   report.failed = failed;

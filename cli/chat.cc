@@ -100,10 +100,14 @@ Command ChatCommand() {
   command.name = "chat";
   command.group = "Use a model";
   command.summary = "Talk with a model, by a cluster or in this process";
-  command.settings =
-      Join({{StringSetting("system", "", "System message", "Prompt")}, SamplingSettingsGroup(),
-            ClientSettings(), ModelSettings(), PackSettings(), ComputeSettings(), EngineSettings(),
-            GeneralSettings()});
+  command.settings = Join({{StringSetting("system", "", "System message", "Prompt")},
+                           SamplingSettingsGroup(),
+                           ClientSettings(),
+                           ModelSettings(),
+                           PackSettings(),
+                           ComputeSettings(),
+                           EngineSettings(),
+                           GeneralSettings()});
   for (SettingSpec& spec : command.settings) {
     if (spec.name == "max-tokens") spec.fallback = "512";
   }

@@ -41,8 +41,8 @@ class FlagParser {
  public:
   explicit FlagParser(const Command& command)
       : command_(command),
-        app_(command.summary, absl::StrCat("octet ", command.name,
-                                           command.usage.empty() ? "" : " ", command.usage)) {
+        app_(command.summary, absl::StrCat("octet ", command.name, command.usage.empty() ? "" : " ",
+                                           command.usage)) {
     app_.allow_extras();
     app_.set_help_flag("-h,--help", "Print this and exit");
     app_.get_formatter()->column_width(34);
@@ -57,8 +57,8 @@ class FlagParser {
       *help = app_.help();
       return RawSettings();
     } catch (const CLI::Error& e) {
-      return absl::InvalidArgumentError(absl::StrCat(e.what(), "; see octet ", command_.name,
-                                                     " --help"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(e.what(), "; see octet ", command_.name, " --help"));
     }
     OCTET_RETURN_IF_ERROR(CheckExtras());
     RawSettings raw;
@@ -86,9 +86,8 @@ class FlagParser {
       option->expected(1)->allow_extra_args(false);
       option->type_name(TypeName(spec));
     }
-    option->multi_option_policy(spec.type == SettingType::kList
-                                    ? CLI::MultiOptionPolicy::TakeAll
-                                    : CLI::MultiOptionPolicy::TakeLast);
+    option->multi_option_policy(spec.type == SettingType::kList ? CLI::MultiOptionPolicy::TakeAll
+                                                                : CLI::MultiOptionPolicy::TakeLast);
     option->group(spec.hidden ? "" : spec.group);
     options_[spec.name] = option;
   }
@@ -117,9 +116,8 @@ class FlagParser {
     for (const std::string& extra : app_.remaining()) {
       if (absl::StartsWith(extra, "-")) {
         const std::string flag = extra.substr(0, extra.find('='));
-        return absl::InvalidArgumentError(absl::StrCat("unknown flag ", flag.substr(0, 80),
-                                                       "; did you mean ",
-                                                       NearestName(flag, known), "?"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "unknown flag ", flag.substr(0, 80), "; did you mean ", NearestName(flag, known), "?"));
       }
       return absl::InvalidArgumentError(absl::StrCat("unexpected argument \"", extra.substr(0, 80),
                                                      "\"; see octet ", command_.name, " --help"));
@@ -136,10 +134,9 @@ class FlagParser {
 }  // namespace
 
 std::vector<Command> AllCommands() {
-  return {UpCommand(),      RouterCommand(), WorkerCommand(), CoordinatorCommand(),
-          GenerateCommand(), ChatCommand(),   StatusCommand(), PackCommand(),
-          InspectCommand(), EvalCommand(),   BenchCommand(),  DoctorCommand(),
-          ConfigCommand(),  VersionCommand()};
+  return {UpCommand(),    RouterCommand(), WorkerCommand(), CoordinatorCommand(), GenerateCommand(),
+          ChatCommand(),  StatusCommand(), PackCommand(),   InspectCommand(),     EvalCommand(),
+          BenchCommand(), DoctorCommand(), ConfigCommand(), VersionCommand()};
 }
 
 std::vector<std::string> AllSettingNames() {
@@ -153,8 +150,7 @@ std::vector<std::string> AllSettingNames() {
 }
 
 absl::StatusOr<Settings> ParseCommandLine(const Command& command,
-                                          const std::vector<std::string>& args,
-                                          std::string* help) {
+                                          const std::vector<std::string>& args, std::string* help) {
   FlagParser parser(command);
   OCTET_ASSIGN_OR_RETURN(const RawSettings flags, parser.Parse(args, help));
   if (!help->empty()) return Settings();

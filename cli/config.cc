@@ -52,11 +52,11 @@ Command ConfigCommand() {
   command.group = "Help";
   command.summary = "config print: each setting, its value and its source";
   command.usage = "print";
-  command.settings = Join(
-      {{Positional(StringSetting("action", "print", "What to do: print", "Action"), 1)},
-       SpecsOf({UpCommand(), RouterCommand(), WorkerCommand(), CoordinatorCommand(),
-                GenerateCommand(), ChatCommand(), EvalCommand(), BenchCommand(),
-                StatusCommand()})});
+  command.settings =
+      Join({{Positional(StringSetting("action", "print", "What to do: print", "Action"), 1)},
+            SpecsOf({UpCommand(), RouterCommand(), WorkerCommand(), CoordinatorCommand(),
+                     GenerateCommand(), ChatCommand(), EvalCommand(), BenchCommand(),
+                     StatusCommand()})});
   command.run = Run;
   return command;
 }

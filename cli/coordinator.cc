@@ -57,21 +57,20 @@ Command CoordinatorCommand() {
   command.group = "Run a cluster";
   command.summary = "Run a coordinator: membership and placement";
   const std::string group = "Placement";
-  command.settings =
-      Join({RoleSettings("127.0.0.1:7410"),
-            {IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
-             IntSetting("expected-workers", "0", 0, kWorkersMax,
-                        "The first placement waits for so many; 0: for those that come at once",
-                        group),
-             StringSetting("state-dir", "",
-                           "Directory of the SQLite store; without one a restart relies on what "
-                           "members remember",
-                           group),
-             IntSetting("lease-ms", absl::StrCat(kLeaseMs), 100, 1e6,
-                        "A member that is silent for so long is lost", group),
-             IntSetting("heartbeat-ms", absl::StrCat(kHeartbeatMs), 10, 1e6,
-                        "Time between heartbeats", group)},
-            GeneralSettings()});
+  command.settings = Join(
+      {RoleSettings("127.0.0.1:7410"),
+       {IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
+        IntSetting("expected-workers", "0", 0, kWorkersMax,
+                   "The first placement waits for so many; 0: for those that come at once", group),
+        StringSetting("state-dir", "",
+                      "Directory of the SQLite store; without one a restart relies on what "
+                      "members remember",
+                      group),
+        IntSetting("lease-ms", absl::StrCat(kLeaseMs), 100, 1e6,
+                   "A member that is silent for so long is lost", group),
+        IntSetting("heartbeat-ms", absl::StrCat(kHeartbeatMs), 10, 1e6, "Time between heartbeats",
+                   group)},
+       GeneralSettings()});
   command.run = Run;
   return command;
 }

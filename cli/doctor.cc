@@ -59,11 +59,11 @@ Check CheckSpace(const std::string& name, const std::string& path, uint64_t min_
     return {Verdict::kProblem, name, absl::StrCat(path, " is not there")};
   }
   const uint64_t free_bytes = static_cast<uint64_t>(fs.f_bavail) * fs.f_frsize;
-  return {free_bytes < min_bytes ? Verdict::kProblem : Verdict::kOk, name,
-          absl::StrCat(path, ": ", GiB(free_bytes), " free",
-                       free_bytes < min_bytes
-                           ? absl::StrCat("; at least ", GiB(min_bytes), " is needed")
-                           : "")};
+  return {
+      free_bytes < min_bytes ? Verdict::kProblem : Verdict::kOk, name,
+      absl::StrCat(
+          path, ": ", GiB(free_bytes), " free",
+          free_bytes < min_bytes ? absl::StrCat("; at least ", GiB(min_bytes), " is needed") : "")};
 }
 
 Check CheckOpenFiles() {

@@ -74,8 +74,8 @@ absl::StatusOr<std::vector<float>> ScoreWindow(Backend* backend, const std::vect
       },
       cancel));
   if (logprobs.size() != end - begin - 1) {
-    return absl::InternalError(absl::StrCat("the model scored ", logprobs.size(), " of ",
-                                            end - begin - 1, " tokens"));
+    return absl::InternalError(
+        absl::StrCat("the model scored ", logprobs.size(), " of ", end - begin - 1, " tokens"));
   }
   return logprobs;
 }
@@ -119,18 +119,20 @@ absl::Status Run(const Settings& settings) {
   double sum = 0;
   for (const float logprob : logprobs) sum += static_cast<double>(logprob);
   const double perplexity = ExpD(-sum / static_cast<double>(logprobs.size()));
-  const double bits_per_byte =
-      input.bytes == 0 ? 0 : -sum / LogD(2.0) / static_cast<double>(input.bytes);
+  // Without a tokenizer there are no bytes.
+  const bool has_bytes = input.bytes > 0;
+  const double bits_per_byte = has_bytes ? -sum / LogD(2.0) / static_cast<double>(input.bytes) : 0;
   if (!settings.Bool("json")) {
-    PrintOut(absl::StrFormat("tokens         %d\nperplexity     %.4f\nbits per byte  %.4f\n",
-                             logprobs.size(), perplexity, bits_per_byte));
+    PrintOut(absl::StrFormat("tokens         %d\nperplexity     %.4f\nbits per byte  %s\n",
+                             logprobs.size(), perplexity,
+                             has_bytes ? absl::StrFormat("%.4f", bits_per_byte) : "unknown"));
     return absl::OkStatus();
   }
   nlohmann::ordered_json json;
   json["tokens"] = input.tokens;
   json["logprobs"] = logprobs;  // of tokens[1], tokens[2], ...
   json["perplexity"] = perplexity;
-  json["bits_per_byte"] = bits_per_byte;
+  json["bits_per_byte"] = has_bytes ? nlohmann::ordered_json(bits_per_byte) : nullptr;
   json["scored_tokens"] = logprobs.size();
   json["bytes"] = input.bytes;
   json["window"] = window;
@@ -151,8 +153,8 @@ Command EvalCommand() {
   command.settings = Join(
       {{StringSetting("text", "", "File of text; \"-\": standard input", group),
         StringSetting("ids", "", "File of token ids, instead of --text", group),
-        IntSetting("window", "0", 0, kContextMax,
-                   "Tokens read at once, at least 2; 0: the context", group),
+        IntSetting("window", "0", 0, kContextMax, "Tokens read at once, at least 2; 0: the context",
+                   group),
         BoolSetting("json",
                     "Print one JSON object: tokens, logprobs (natural, of each token after the "
                     "first), perplexity, bits_per_byte",

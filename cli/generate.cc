@@ -125,22 +125,20 @@ Command GenerateCommand() {
   command.group = "Use a model";
   command.summary = "Answer one prompt, by a cluster (--server) or in this process (--model)";
   const std::string group = "Prompt";
-  command.settings = Join({{StringSetting("prompt", "", "Text to continue, as it is", group),
-                            StringSetting("ids", "", "File of token ids, instead of --prompt",
-                                          group),
-                            BoolSetting("chat", "Put --prompt into the model's chat template",
-                                        group),
-                            StringSetting("system", "", "System message, with --chat", group),
-                            BoolSetting("json", "Print one JSON object instead of the text",
-                                        group),
-                            BoolSetting("logprobs", "Add log-probabilities to --json", group)},
-                           SamplingSettingsGroup(),
-                           ClientSettings(),
-                           ModelSettings(),
-                           PackSettings(),
-                           ComputeSettings(),
-                           EngineSettings(),
-                           GeneralSettings()});
+  command.settings =
+      Join({{StringSetting("prompt", "", "Text to continue, as it is", group),
+             StringSetting("ids", "", "File of token ids, instead of --prompt", group),
+             BoolSetting("chat", "Put --prompt into the model's chat template", group),
+             StringSetting("system", "", "System message, with --chat", group),
+             BoolSetting("json", "Print one JSON object instead of the text", group),
+             BoolSetting("logprobs", "Add log-probabilities to --json", group)},
+            SamplingSettingsGroup(),
+            ClientSettings(),
+            ModelSettings(),
+            PackSettings(),
+            ComputeSettings(),
+            EngineSettings(),
+            GeneralSettings()});
   command.run = Run;
   return command;
 }

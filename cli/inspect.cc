@@ -42,8 +42,8 @@ std::string Summary(const ModelPackage& package) {
       Line("vocabulary", absl::StrCat(c.vocab)), Line("context", absl::StrCat(c.context)),
       Line("sliding window", c.sliding_window == 0 ? "none" : absl::StrCat(c.sliding_window)),
       Line("expert bytes", absl::StrCat(package.expert_bytes())),
-      Line("wire rows", wire.is_integer() ? absl::StrCat("int8, groups of ", wire.activation_group)
-                                          : "f32"),
+      Line("wire rows",
+           wire.is_integer() ? absl::StrCat("int8, groups of ", wire.activation_group) : "f32"),
       Line("wire replies", wire.reply == ReplyDType::kF32 ? "f32" : "bf16"),
       Line("compute digest", package.compute_digest()),
       Line("model version", package.model_version()), Line("directory", package.directory()));

@@ -16,8 +16,9 @@ namespace octet {
 namespace {
 
 std::string OverallHelp(const std::vector<Command>& commands) {
-  std::string text = "octet: serves mixture-of-experts language models\n\nUsage: octet COMMAND "
-                     "[flags]     octet COMMAND --help\n";
+  std::string text =
+      "octet: serves mixture-of-experts language models\n\nUsage: octet COMMAND "
+      "[flags]     octet COMMAND --help\n";
   std::string group;
   for (const Command& command : commands) {
     if (command.group != group) absl::StrAppend(&text, "\n", group = command.group, ":\n");

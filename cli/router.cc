@@ -48,8 +48,7 @@ Command RouterCommand() {
   command.group = "Run a cluster";
   command.summary = "Run a router: attention, gate, clients";
   command.settings = Join({ModelSettings(), RoleSettings("127.0.0.1:7411"), MemberSettings(),
-                           EngineSettings(), ComputeSettings(), PackSettings(),
-                           GeneralSettings()});
+                           EngineSettings(), ComputeSettings(), PackSettings(), GeneralSettings()});
   command.run = Run;
   return command;
 }

@@ -71,39 +71,37 @@ std::vector<SettingSpec> Join(std::initializer_list<std::vector<SettingSpec>> gr
 }
 
 std::vector<SettingSpec> GeneralSettings() {
-  return {StringSetting("config", "", "YAML file of settings; its keys are these long flags",
-                        kGeneral),
-          ChoiceSetting("log-level", "info", "debug|info|warning|error",
-                        "Least important log line that is written", kGeneral)};
+  return {
+      StringSetting("config", "", "YAML file of settings; its keys are these long flags", kGeneral),
+      ChoiceSetting("log-level", "info", "debug|info|warning|error",
+                    "Least important log line that is written", kGeneral)};
 }
 
 std::vector<SettingSpec> ModelSettings() {
-  return {StringSetting("model", "", "Hugging Face directory, GGUF file or packed directory",
-                        kModel),
-          StringSetting("cache-dir", "",
-                        "Where sources are packed to; default $OCTET_CACHE or ~/.cache/octet",
-                        kModel)};
+  return {
+      StringSetting("model", "", "Hugging Face directory, GGUF file or packed directory", kModel),
+      StringSetting("cache-dir", "",
+                    "Where sources are packed to; default $OCTET_CACHE or ~/.cache/octet", kModel)};
 }
 
 std::vector<SettingSpec> PackSettings() {
-  SettingSpec seed = StringSetting("upcycle-seed", "1", "Seed of the gate that --upcycle makes",
-                                   kPacking);
+  SettingSpec seed =
+      StringSetting("upcycle-seed", "1", "Seed of the gate that --upcycle makes", kPacking);
   seed.type = SettingType::kUint64;
-  return {StringSetting("experts", "",
-                        "Format of experts: source, int4, int8, bf16, f16, f32; default source "
-                        "for GGUF, else int4",
-                        kPacking),
-          StringSetting("attention", "",
-                        "Format of attention, embedding, head: as --experts; default source for "
-                        "GGUF, else int8",
-                        kPacking),
-          ChoiceSetting("group", "32", "32|64|128", "Weights that share a scale", kPacking),
-          ChoiceSetting("reply", "f32", "f32|bf16", "Type of expert results on the wire",
-                        kPacking),
-          IntSetting("upcycle", "0", 0, kExpertsMax,
-                     "Make this many equal experts of a dense model; 0: leave it as it is",
-                     kPacking),
-          seed};
+  return {
+      StringSetting("experts", "",
+                    "Format of experts: source, int4, int8, bf16, f16, f32; default source "
+                    "for GGUF, else int4",
+                    kPacking),
+      StringSetting("attention", "",
+                    "Format of attention, embedding, head: as --experts; default source for "
+                    "GGUF, else int8",
+                    kPacking),
+      ChoiceSetting("group", "32", "32|64|128", "Weights that share a scale", kPacking),
+      ChoiceSetting("reply", "f32", "f32|bf16", "Type of expert results on the wire", kPacking),
+      IntSetting("upcycle", "0", 0, kExpertsMax,
+                 "Make this many equal experts of a dense model; 0: leave it as it is", kPacking),
+      seed};
 }
 
 std::vector<SettingSpec> ComputeSettings() {
@@ -118,34 +116,33 @@ std::vector<SettingSpec> EngineSettings() {
   cache.type = SettingType::kBytes;
   cache.min = 1 << 16;
   cache.max = 1e15;
-  return {cache,
-          ChoiceSetting("kv-dtype", "f16", "f16|f32", "Type of keys and values", kEngine),
-          IntSetting("context-max", "0", 0, kContextMax,
-                     "Longest prompt plus generation; 0: the model's", kEngine),
-          IntSetting("running-max", "64", 1, kRunningRequestsMax, "Requests decoded together",
-                     kEngine),
-          IntSetting("waiting-max", "256", 1, kWaitingRequestsMax,
-                     "Requests queued before one is refused", kEngine),
-          IntSetting("step-tokens-max", "512", 1, kStepTokensMax, "Rows of one step", kEngine),
-          IntSetting("chunk-tokens", "0", 0, kStepTokensMax,
-                     "Prefill chunk; 0: follows from --itl-ms-max", kEngine),
-          FloatSetting("itl-ms-max", "100", 1, 1e6,
-                       "Bound on the gap between tokens while prompts arrive", kEngine)};
+  return {
+      cache,
+      ChoiceSetting("kv-dtype", "f16", "f16|f32", "Type of keys and values", kEngine),
+      IntSetting("context-max", "0", 0, kContextMax,
+                 "Longest prompt plus generation; 0: the model's", kEngine),
+      IntSetting("running-max", "64", 1, kRunningRequestsMax, "Requests decoded together", kEngine),
+      IntSetting("waiting-max", "256", 1, kWaitingRequestsMax,
+                 "Requests queued before one is refused", kEngine),
+      IntSetting("step-tokens-max", "512", 1, kStepTokensMax, "Rows of one step", kEngine),
+      IntSetting("chunk-tokens", "0", 0, kStepTokensMax,
+                 "Prefill chunk; 0: follows from --itl-ms-max", kEngine),
+      FloatSetting("itl-ms-max", "100", 1, 1e6,
+                   "Bound on the gap between tokens while prompts arrive", kEngine)};
 }
 
 std::vector<SettingSpec> ClientSettings() {
-  return {StringSetting("server", "127.0.0.1:7411", "Router to talk to", kConnection),
-          IntSetting("timeout-ms", "0", 0, kIntMax, "Time for one request; 0: no limit",
-                     kConnection),
-          IntSetting("attempts", "6", 1, kClientAttemptsMax, "Attempts without progress",
-                     kConnection)};
+  return {
+      StringSetting("server", "127.0.0.1:7411", "Router to talk to", kConnection),
+      IntSetting("timeout-ms", "0", 0, kIntMax, "Time for one request; 0: no limit", kConnection),
+      IntSetting("attempts", "6", 1, kClientAttemptsMax, "Attempts without progress", kConnection)};
 }
 
 std::vector<SettingSpec> SamplingSettingsGroup() {
   SettingSpec seed = StringSetting("seed", "", "Seed of the sampler; default: drawn", kSampling);
   seed.type = SettingType::kUint64;
-  SettingSpec stop = StringSetting("stop", "", "Text that ends the answer; may be repeated",
-                                   kSampling);
+  SettingSpec stop =
+      StringSetting("stop", "", "Text that ends the answer; may be repeated", kSampling);
   stop.type = SettingType::kList;
   return {IntSetting("max-tokens", "64", 1, kContextMax, "Tokens to generate", kSampling),
           IntSetting("min-tokens", "0", 0, kContextMax, "No stop before so many", kSampling),

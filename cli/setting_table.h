@@ -35,8 +35,7 @@ SettingSpec IntSetting(const std::string& name, const std::string& fallback, dou
                        const std::string& help, const std::string& group);
 SettingSpec FloatSetting(const std::string& name, const std::string& fallback, double min,
                          double max, const std::string& help, const std::string& group);
-SettingSpec BoolSetting(const std::string& name, const std::string& help,
-                        const std::string& group);
+SettingSpec BoolSetting(const std::string& name, const std::string& help, const std::string& group);
 SettingSpec ChoiceSetting(const std::string& name, const std::string& fallback,
                           const std::string& choices, const std::string& help,
                           const std::string& group);

@@ -129,8 +129,7 @@ absl::Status YamlError(const std::string& file, const YAML::Mark& mark, absl::st
   return absl::InvalidArgumentError(absl::StrCat(where, ": ", why));
 }
 
-absl::StatusOr<std::vector<std::string>> YamlValues(const std::string& file,
-                                                    const std::string& key,
+absl::StatusOr<std::vector<std::string>> YamlValues(const std::string& file, const std::string& key,
                                                     const YAML::Node& node) {
   if (node.IsScalar()) return std::vector<std::string>{node.Scalar()};
   if (node.IsNull()) return std::vector<std::string>{};
@@ -214,16 +213,15 @@ std::string NearestName(absl::string_view text, const std::vector<std::string>& 
 absl::StatusOr<RawSettings> ParseYamlSettings(const std::string& text, const std::string& file,
                                               const std::vector<std::string>& known) {
   if (text.size() > kConfigBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": ", text.size(),
-                                                   " bytes; allowed are at most ",
-                                                   kConfigBytesMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": ", text.size(), " bytes; allowed are at most ", kConfigBytesMax));
   }
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(text);
     if (documents.empty()) return RawSettings();
     if (documents.size() > 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          file, ": ", documents.size(), " YAML documents; allowed is one"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(file, ": ", documents.size(), " YAML documents; allowed is one"));
     }
     return YamlToRaw(documents[0], file, known);
   } catch (const YAML::Exception& e) {
@@ -238,9 +236,8 @@ absl::Status CheckSettingValue(const SettingSpec& spec, const std::string& text)
 }
 
 absl::StatusOr<Settings> Settings::Resolve(const std::vector<SettingSpec>& specs,
-                                           const RawSettings& flags,
-                                           const RawSettings& environment, const RawSettings& yaml,
-                                           const std::string& yaml_file) {
+                                           const RawSettings& flags, const RawSettings& environment,
+                                           const RawSettings& yaml, const std::string& yaml_file) {
   Settings settings;
   for (const SettingSpec& spec : specs) {
     SettingValue value;

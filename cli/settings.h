@@ -36,9 +36,9 @@ struct SettingSpec {
   std::string group;  // heading in --help
   double min = 0;
   double max = 0;
-  std::string choices;      // kChoice: "a|b|c"
-  int positional = 0;       // 1, 2: may also be given without its flag, at this place
-  bool hidden = false;      // not in --help
+  std::string choices;  // kChoice: "a|b|c"
+  int positional = 0;   // 1, 2: may also be given without its flag, at this place
+  bool hidden = false;  // not in --help
 };
 
 enum class SettingSource : uint8_t { kDefault, kYaml, kEnvironment, kFlag };

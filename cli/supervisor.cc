@@ -20,6 +20,8 @@ namespace {
 constexpr Duration kBackoffMin = Duration::Millis(100);
 constexpr Duration kBackoffMax = Duration::Millis(5'000);
 constexpr Duration kStableUptime = Duration::Millis(10'000);
+// Between a worker's first and second signal when the whole cluster ends.
+constexpr Duration kWorkerGrace = Duration::Millis(200);
 
 int PollMillis(Duration d) {
   return static_cast<int>(std::clamp<int64_t>((d.ns + 999'999) / 1'000'000, 0, 60'000));
@@ -115,8 +117,8 @@ absl::Status Supervisor::TakeReports(Member* member) {
   const bool is_router = member->role == Role::kRouter;
   if (!member->listening && !state.address.empty()) {
     member->listening = true;
-    print_(absl::StrFormat("%-12s pid %-8d %s", member->name, member->process->pid(),
-                           state.address));
+    print_(
+        absl::StrFormat("%-12s pid %-8d %s", member->name, member->process->pid(), state.address));
     if (member->role == Role::kCoordinator && members_.size() == 1) {
       const std::string address = state.address;  // the vector may move
       return StartWorkersAndRouter(address);
@@ -146,8 +148,8 @@ absl::Status Supervisor::TakeExit(Member* member) {
   }
   const Duration delay = member->backoff.Next(clock_->Now() - member->started);
   member->restart_at = clock_->Now() + delay;
-  LogWarning(member->name, " (pid ", pid, ") ended with ", how, "; restarting in ",
-             delay.millis(), " ms");
+  LogWarning(member->name, " (pid ", pid, ") ended with ", how, "; restarting in ", delay.millis(),
+             " ms");
   return absl::OkStatus();
 }
 
@@ -179,15 +181,22 @@ MonotonicTime Supervisor::NextRestart() const {
 
 void Supervisor::StopRole(Role role, MonotonicTime deadline) {
   const auto any_running = [&] {
-    return std::any_of(members_.begin(), members_.end(), [&](const Member& m) {
-      return m.role == role && m.process.has_value();
-    });
+    return std::any_of(members_.begin(), members_.end(),
+                       [&](const Member& m) { return m.role == role && m.process.has_value(); });
   };
   for (Member& member : members_) {
     if (member.role == role && member.process.has_value()) member.process->Signal(SIGTERM);
   }
+  // A worker hands its experts over before it goes. Here nobody is left to take them.
+  MonotonicTime hurry = role == Role::kWorker ? clock_->Now() + kWorkerGrace : kNever;
   bool killed = false;
   while (any_running()) {
+    if (clock_->Now() >= hurry) {
+      hurry = kNever;
+      for (Member& member : members_) {
+        if (member.role == role && member.process.has_value()) member.process->Signal(SIGINT);
+      }
+    }
     if (!killed && (clock_->Now() >= deadline || stop_signals_ > 1)) {
       killed = true;
       for (Member& member : members_) {
@@ -195,7 +204,7 @@ void Supervisor::StopRole(Role role, MonotonicTime deadline) {
       }
     }
     // Exits are no failures any more.
-    (void)Step(killed ? kNever : deadline);
+    (void)Step(killed ? kNever : std::min(hurry, deadline));
   }
 }
 

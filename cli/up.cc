@@ -120,8 +120,9 @@ Command UpCommand() {
              IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
              IntSetting("worker-threads", "0", 0, 1024,
                         "Threads of a worker; 0: the cores shared out", group),
-             StringSetting("state-dir", "", "Where the coordinator keeps its state; default: gone "
-                                            "at the end",
+             StringSetting("state-dir", "",
+                           "Where the coordinator keeps its state; default: gone "
+                           "at the end",
                            group),
              IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
                         group)},
@@ -130,6 +131,10 @@ Command UpCommand() {
             ComputeSettings(),
             PackSettings(),
             GeneralSettings()});
+  for (SettingSpec& spec : command.settings) {
+    // The processes share one terminal.
+    if (spec.name == "log-level") spec.fallback = "warning";
+  }
   command.run = Run;
   return command;
 }

@@ -1,6 +1,4 @@
 // octet worker: holds experts and computes them for routers.
-#include "expert_worker/worker_server.h"
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include "core/log.h"
 #include "core/status_macros.h"
 #include "expert_worker/worker_model.h"
+#include "expert_worker/worker_server.h"
 
 namespace octet {
 namespace {
@@ -66,12 +65,17 @@ Command WorkerCommand() {
   command.name = "worker";
   command.group = "Run a cluster";
   command.summary = "Run an expert worker: holds experts, computes them";
-  SettingSpec memory = StringSetting(
-      "memory-bytes", "0", "Budget for experts; 0: no bound", "Process");
+  SettingSpec memory =
+      StringSetting("memory-bytes", "0", "Budget for experts; 0: no bound", "Process");
   memory.type = SettingType::kBytes;
   memory.max = 1e18;
-  command.settings = Join({ModelSettings(), RoleSettings("127.0.0.1:7412"), MemberSettings(),
-                           {memory}, ComputeSettings(), PackSettings(), GeneralSettings()});
+  command.settings = Join({ModelSettings(),
+                           RoleSettings("127.0.0.1:7412"),
+                           MemberSettings(),
+                           {memory},
+                           ComputeSettings(),
+                           PackSettings(),
+                           GeneralSettings()});
   command.run = Run;
   return command;
 }

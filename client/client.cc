@@ -25,13 +25,15 @@ using SystemTime = std::chrono::system_clock::time_point;
 // A unary call answers at once or not at all.
 constexpr Duration kUnaryTimeout = Duration::Millis(10'000);
 
-SystemTime After(Duration d) { return std::chrono::system_clock::now() + std::chrono::nanoseconds(d.ns); }
+SystemTime After(Duration d) {
+  return std::chrono::system_clock::now() + std::chrono::nanoseconds(d.ns);
+}
 
 // The router's failure with what the user can do about it.
 absl::Status WithHint(const absl::Status& status, const std::string& address) {
   if (status.code() != absl::StatusCode::kUnavailable) return status;
-  const bool unreachable = !GetErrorDetail(status).has_value() &&
-                           !GetRetryDelay(status).has_value();
+  const bool unreachable =
+      !GetErrorDetail(status).has_value() && !GetRetryDelay(status).has_value();
   if (!unreachable) return status;
   absl::Status hinted(status.code(),
                       absl::StrCat("no answer from ", address, ": ", status.message(),
@@ -160,8 +162,7 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
   uint32_t attempts = 0;
   while (true) {
     const uint32_t index_before = state.next_index();
-    const absl::Status status =
-        impl_->RunStream(&state, on_event, deadline, cancel.state_.get());
+    const absl::Status status = impl_->RunStream(&state, on_event, deadline, cancel.state_.get());
     // All that was asked for has come; how the stream closed does not matter any more.
     if (status.ok() || state.finished()) return absl::OkStatus();
     if (state.next_index() > index_before) {

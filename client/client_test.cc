@@ -151,8 +151,8 @@ TEST(ClientTest, CancelEndsTheWaitForARetry) {
   const CancelToken cancel;
   cancel.Cancel();
   octet::v1::GenerateRequest request;
-  const absl::Status status =
-      (*client)->Generate(request, [](const octet::v1::GenerateResponse&) {}, cancel);
+  const absl::Status status = (*client)->Generate(
+      request, [](const octet::v1::GenerateResponse&) {}, cancel);
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
 }
 

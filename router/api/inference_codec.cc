@@ -117,8 +117,8 @@ absl::Status ResolveStop(const octet::v1::StopParams& in, const ServedModel& mod
                       absl::StrCat("at most ", kStopIdsMax));
   }
   for (int i = 0; i < in.stop_token_ids_size(); ++i) {
-    OCTET_RETURN_IF_ERROR(CheckTokenId(absl::StrCat("stop.stop_token_ids[", i, "]"),
-                                       in.stop_token_ids(i), model));
+    OCTET_RETURN_IF_ERROR(
+        CheckTokenId(absl::StrCat("stop.stop_token_ids[", i, "]"), in.stop_token_ids(i), model));
   }
   out->stop_ids.assign(in.stop_token_ids().begin(), in.stop_token_ids().end());
   out->ignore_eos = in.ignore_eos();
@@ -214,7 +214,8 @@ absl::StatusOr<GenerationRequest> ResolveGenerateRequest(const octet::v1::Genera
   }
   out.logprobs = request.logprobs() || out.top_logprobs > 0;
   out.prompt_logprobs = request.prompt_logprobs();
-  out.skip_special_tokens = request.has_skip_special_tokens() ? request.skip_special_tokens() : true;
+  out.skip_special_tokens =
+      request.has_skip_special_tokens() ? request.skip_special_tokens() : true;
   OCTET_ASSIGN_OR_RETURN(out.prompt, ResolvePrompt(request, model));
   OCTET_RETURN_IF_ERROR(CheckPromptLength(out.prompt.size(), model));
   const uint32_t left = model.identity().context - static_cast<uint32_t>(out.prompt.size());

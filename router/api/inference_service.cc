@@ -152,9 +152,9 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
   size_t buffered_tokens_ OCTET_GUARDED_BY(mu_) = 0;
   std::optional<RequestId> id_ OCTET_GUARDED_BY(mu_);
   std::optional<grpc::Status> end_ OCTET_GUARDED_BY(mu_);
-  bool open_ OCTET_GUARDED_BY(mu_) = false;       // `started` is queued
-  bool writing_ OCTET_GUARDED_BY(mu_) = false;    // one StartWrite is out
-  bool broken_ OCTET_GUARDED_BY(mu_) = false;     // the client is gone
+  bool open_ OCTET_GUARDED_BY(mu_) = false;        // `started` is queued
+  bool writing_ OCTET_GUARDED_BY(mu_) = false;     // one StartWrite is out
+  bool broken_ OCTET_GUARDED_BY(mu_) = false;      // the client is gone
   bool overflowed_ OCTET_GUARDED_BY(mu_) = false;  // the client does not read
   bool cancelled_ OCTET_GUARDED_BY(mu_) = false;
   bool ended_ OCTET_GUARDED_BY(mu_) = false;

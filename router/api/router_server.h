@@ -1,5 +1,5 @@
-// A router, ready to run: model, engine, links to workers, line to the coordinator, gRPC server with
-// Inference, cluster status, health, reflection and channelz.
+// A router, ready to run: model, engine, links to workers, line to the coordinator, gRPC server
+// with Inference, cluster status, health, reflection and channelz.
 #ifndef OCTET_ROUTER_API_ROUTER_SERVER_H_
 #define OCTET_ROUTER_API_ROUTER_SERVER_H_
 

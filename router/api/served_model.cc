@@ -10,7 +10,8 @@ namespace {
 
 class EmptyTokenizer final : public Tokenizer {
  public:
-  absl::StatusOr<std::vector<TokenId>> Encode(std::string_view, const EncodeOptions&) const override {
+  absl::StatusOr<std::vector<TokenId>> Encode(std::string_view,
+                                              const EncodeOptions&) const override {
     return absl::FailedPreconditionError("this model has no tokenizer; send token ids");
   }
   std::string Serialize() const override { return ""; }

@@ -29,14 +29,13 @@ grpc::ServerUnaryReactor* StatusProxy::Status(grpc::CallbackServerContext* conte
   call->context.set_deadline(std::chrono::system_clock::now() + kTimeout);
   grpc::ClientContext* const outgoing = &call->context;
   const octet::v1::StatusRequest* const forwarded = &call->request;
-  stub_->async()->Status(outgoing, forwarded, response,
-                         [reactor, call = std::move(call)](const grpc::Status& status) {
-                           if (status.ok()) return reactor->Finish(status);
-                           reactor->Finish(grpc::Status(
-                               status.error_code(),
-                               absl::StrCat("the router's coordinator does not answer: ",
-                                            status.error_message())));
-                         });
+  stub_->async()->Status(
+      outgoing, forwarded, response, [reactor, call = std::move(call)](const grpc::Status& status) {
+        if (status.ok()) return reactor->Finish(status);
+        reactor->Finish(grpc::Status(
+            status.error_code(),
+            absl::StrCat("the router's coordinator does not answer: ", status.error_message())));
+      });
   return reactor;
 }
 

@@ -1,7 +1,6 @@
 // The real binary, on tiny models.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <signal.h>
 
 #include <cmath>
@@ -15,10 +14,10 @@
 namespace octet {
 namespace {
 
+using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
-using nlohmann::json;
 
 constexpr int64_t kTimeoutMs = 60'000;
 
@@ -55,8 +54,9 @@ std::string LastLine(std::string text) {
 TEST_F(BinaryTest, HelpListsEveryCommand) {
   const ProcessResult result = Octet({"--help"});
   EXPECT_EQ(result.exit_code, 0);
-  for (const char* command : {"up", "router", "worker", "coordinator", "generate", "chat", "eval",
-                              "bench", "status", "inspect", "pack", "doctor", "config", "version"}) {
+  for (const char* command :
+       {"up", "router", "worker", "coordinator", "generate", "chat", "eval", "bench", "status",
+        "inspect", "pack", "doctor", "config", "version"}) {
     EXPECT_THAT(result.stdout_text, HasSubstr(std::string("\n  ") + command + " "));
     const ProcessResult help = Octet({command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
@@ -74,8 +74,8 @@ TEST_F(BinaryTest, UnknownFlagNamesTheNearest) {
   const ProcessResult result = Octet({"generate", "--max-token", "3"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_EQ(result.stdout_text, "");
-  EXPECT_THAT(LastLine(result.stderr_text),
-              AllOf(HasSubstr("unknown flag --max-token"), HasSubstr("did you mean --max-tokens?")));
+  EXPECT_THAT(LastLine(result.stderr_text), AllOf(HasSubstr("unknown flag --max-token"),
+                                                  HasSubstr("did you mean --max-tokens?")));
 }
 
 TEST_F(BinaryTest, UnknownYamlKeyNamesTheNearest) {
@@ -94,8 +94,8 @@ TEST_F(BinaryTest, ValueOutOfRangeIsNamed) {
 
 TEST_F(BinaryTest, ConfigPrintShowsValueAndSource) {
   const std::string file = Write("c.yaml", "workers: 3\nkv-dtype: f32\nthreads: 7\n");
-  const ProcessResult result = Octet({"config", "print", "--config", file, "--threads", "2"},
-                                     {{"OCTET_KV_DTYPE", "f16"}});
+  const ProcessResult result =
+      Octet({"config", "print", "--config", file, "--threads", "2"}, {{"OCTET_KV_DTYPE", "f16"}});
   ASSERT_EQ(result.exit_code, 0) << result.stderr_text;
   const auto line = [&](const std::string& name) {
     const size_t at = result.stdout_text.find("\n" + name + ":");
@@ -110,8 +110,9 @@ TEST_F(BinaryTest, ConfigPrintShowsValueAndSource) {
 
 TEST_F(BinaryTest, GenerateFromIdsAsJson) {
   const std::string ids = Write("ids", " 5 17\n60\t");
-  const std::vector<std::string> args = {"generate", "--model", Golden("mixtral-f32"), "--ids", ids,
-                                         "--max-tokens", "6", "--ignore-eos", "--json"};
+  const std::vector<std::string> args = {
+      "generate",     "--model", Golden("mixtral-f32"), "--ids", ids,
+      "--max-tokens", "6",       "--ignore-eos",        "--json"};
   const ProcessResult result = Octet(args);
   ASSERT_EQ(result.exit_code, 0) << result.stderr_text;
   const json answer = json::parse(result.stdout_text);
@@ -128,8 +129,7 @@ TEST_F(BinaryTest, GenerateFromIdsAsJson) {
 
 TEST_F(BinaryTest, GenerateRefusesWhatIsNoId) {
   const std::string ids = Write("ids", "5 six 7");
-  const ProcessResult result =
-      Octet({"generate", "--model", Golden("mixtral-f32"), "--ids", ids});
+  const ProcessResult result = Octet({"generate", "--model", Golden("mixtral-f32"), "--ids", ids});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(LastLine(result.stderr_text), HasSubstr("\"six\" at byte 2"));
 }
@@ -141,15 +141,14 @@ TEST_F(BinaryTest, GenerateNeedsAPrompt) {
 }
 
 TEST_F(BinaryTest, NoServerIsNamedWithAHint) {
-  const ProcessResult result = Octet(
-      {"generate", "--server", "127.0.0.1:1", "--prompt", "x", "--attempts", "1"});
+  const ProcessResult result =
+      Octet({"generate", "--server", "127.0.0.1:1", "--prompt", "x", "--attempts", "1"});
   EXPECT_EQ(result.exit_code, 3);
   EXPECT_THAT(LastLine(result.stderr_text), AllOf(HasSubstr("127.0.0.1:1"), HasSubstr("octet up")));
 }
 
 TEST_F(BinaryTest, MissingModelIsNamed) {
-  const ProcessResult result =
-      Octet({"generate", "--model", "/nowhere/at/all", "--prompt", "x"});
+  const ProcessResult result = Octet({"generate", "--model", "/nowhere/at/all", "--prompt", "x"});
   EXPECT_NE(result.exit_code, 0);
   EXPECT_THAT(LastLine(result.stderr_text), HasSubstr("/nowhere/at/all"));
 }
@@ -182,8 +181,8 @@ TEST_F(BinaryTest, EvalScoresEachTokenAfterTheFirst) {
 
 TEST_F(BinaryTest, PackedModelGivesTheSameTokensAsItsSource) {
   const std::string packed = path("packed");
-  const ProcessResult pack = Octet({"pack", Golden("mixtral-f32"), packed, "--experts", "f32",
-                                    "--attention", "f32"});
+  const ProcessResult pack =
+      Octet({"pack", Golden("mixtral-f32"), packed, "--experts", "f32", "--attention", "f32"});
   ASSERT_EQ(pack.exit_code, 0) << pack.stderr_text;
   const std::string ids = Write("ids", "5 17 60");
   const auto tokens = [&](const std::vector<std::string>& model) {
@@ -191,8 +190,8 @@ TEST_F(BinaryTest, PackedModelGivesTheSameTokensAsItsSource) {
     args.insert(args.end(), model.begin(), model.end());
     return json::parse(Octet(args).stdout_text)["token_ids"];
   };
-  EXPECT_EQ(tokens({"--model", packed}), tokens({"--model", Golden("mixtral-f32"), "--experts=f32",
-                                                 "--attention=f32"}));
+  EXPECT_EQ(tokens({"--model", packed}),
+            tokens({"--model", Golden("mixtral-f32"), "--experts=f32", "--attention=f32"}));
   const ProcessResult inspect = Octet({"inspect", packed});
   EXPECT_EQ(inspect.exit_code, 0);
   EXPECT_THAT(inspect.stdout_text, HasSubstr("4, top 2"));

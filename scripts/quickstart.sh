@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/packages.sh
 
-question=${1:-"What is the capital of France?"}
+question=${1:-"What is gravity?"}
 work=$(mktemp -d)
 up=""
 

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
+#include "cli/ready_report.h"
 #include "cli/terminal.h"
 #include "core/log.h"
 #include "rpc/channel.h"
@@ -57,7 +58,13 @@ int RunCommand(const Command& command, const std::vector<std::string>& args) {
   SetLogRole(command.name);
   RouteGrpcLogs();
   const absl::Status status = command.run(*settings);
-  if (!status.ok()) PrintFailure(status);
+  if (!status.ok()) {
+    PrintFailure(status);
+    // A role that `octet up` started: it repeats the cause as its own last line.
+    if (settings->Has("ready-fd")) {
+      ReadyReporter(static_cast<int>(settings->Int("ready-fd"))).Failed(status);
+    }
+  }
   return ExitCodeFor(status);
 }
 

@@ -1,7 +1,9 @@
 // octet generate: one answer to one prompt. Standard output holds the text alone.
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "cli/backend.h"
 #include "cli/command.h"
 #include "cli/request_settings.h"
@@ -13,6 +15,9 @@
 
 namespace octet {
 namespace {
+
+// Prompts shorter than this are read before anybody wonders.
+constexpr uint32_t kLongPromptTokens = 256;
 
 absl::Status SetPrompt(const Settings& settings, octet::v1::GenerateRequest* request) {
   const bool has_prompt = settings.IsSet("prompt");
@@ -91,6 +96,25 @@ struct Answer {
   }
 };
 
+// Shows that a long prompt is being read, from the start of a stream to its first token.
+class PrefillProgress {
+ public:
+  void Observe(const octet::v1::GenerateResponse& event) {
+    if (event.has_started() && event.started().prompt_tokens() >= kLongPromptTokens) {
+      bar_.emplace();
+      phase_ = absl::StrCat("reading ", event.started().prompt_tokens(), " tokens");
+      bar_->Update(phase_, 0, 1);
+    } else if (bar_.has_value()) {
+      bar_->Update(phase_, 1, 1);
+      bar_.reset();
+    }
+  }
+
+ private:
+  std::optional<ProgressBar> bar_;
+  std::string phase_;
+};
+
 absl::Status Run(const Settings& settings) {
   const CancelToken cancel;
   const StopSignals signals([&cancel](int) { cancel.Cancel(); });
@@ -100,11 +124,13 @@ absl::Status Run(const Settings& settings) {
   OCTET_ASSIGN_OR_RETURN(const auto backend, OpenBackend(settings));
   const bool json = settings.Bool("json");
   Answer answer;
+  PrefillProgress prefill;
   bool reader_gone = false;
   const absl::Status status = backend->Generate(
       request,
       [&](const octet::v1::GenerateResponse& event) {
         answer.Add(event);
+        prefill.Observe(event);
         if (json || !event.has_chunk() || reader_gone) return;
         reader_gone = !PrintOut(event.chunk().text());
         if (reader_gone) cancel.Cancel();

@@ -24,6 +24,8 @@ using SystemTime = std::chrono::system_clock::time_point;
 
 // A unary call answers at once or not at all.
 constexpr Duration kUnaryTimeout = Duration::Millis(10'000);
+// How long a wait for a connection goes on before it looks for a cancellation.
+constexpr Duration kConnectSlice = Duration::Millis(50);
 
 SystemTime After(Duration d) {
   return std::chrono::system_clock::now() + std::chrono::nanoseconds(d.ns);
@@ -79,7 +81,7 @@ struct Client::Impl {
   absl::Status RunStream(StreamState* state, const EventFn& on_event, SystemTime deadline,
                          CancelToken::State* cancel);
   // False where the wait was cut short by a cancellation.
-  static bool WaitBeforeRetry(Duration delay, CancelToken::State* cancel);
+  bool WaitBeforeRetry(Duration delay, CancelToken::State* cancel);
 
   template <typename Response, typename Call>
   absl::StatusOr<Response> Unary(const Call& call) {
@@ -145,13 +147,18 @@ absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event
 
 bool Client::Impl::WaitBeforeRetry(Duration delay, CancelToken::State* cancel) {
   const SystemTime until = After(delay);
-  MutexLock lock(cancel->mu);
-  while (!cancel->cancelled) {
-    const auto left = until - std::chrono::system_clock::now();
-    if (left.count() <= 0) return true;
-    cancel->changed.WaitFor(cancel->mu, left);
+  while (std::chrono::system_clock::now() < until) {
+    // A synchronous channel connects only while somebody waits in it.
+    const bool connected = channel->WaitForConnected(std::min(until, After(kConnectSlice)));
+    MutexLock lock(cancel->mu);
+    while (connected && !cancel->cancelled) {
+      const auto left = until - std::chrono::system_clock::now();
+      if (left.count() <= 0) break;
+      cancel->changed.WaitFor(cancel->mu, left);
+    }
+    if (cancel->cancelled) return false;
   }
-  return false;
+  return true;
 }
 
 absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn& on_event,
@@ -180,7 +187,7 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
     delay = std::min(delay, Duration::Millis(kClientBackoffMsMax));
     backoff = std::min(Duration{backoff.ns * 2}, Duration::Millis(kClientBackoffMsMax));
     if (After(delay) >= deadline) return WithHint(status, impl_->address);
-    if (!Impl::WaitBeforeRetry(delay, cancel.state_.get())) {
+    if (!impl_->WaitBeforeRetry(delay, cancel.state_.get())) {
       return absl::CancelledError("cancelled by the caller");
     }
   }

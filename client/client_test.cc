@@ -129,6 +129,33 @@ TEST(ClientTest, GivesUpAfterAttemptsWithoutProgress) {
   EXPECT_EQ(router.requests().size(), 3u);
 }
 
+TEST(ClientTest, ResumesAtARouterThatWasRestarted) {
+  FakeRouter first({{2, kUnavailable}});
+  FakeRouter second({});
+  auto server = RpcServer::Start("127.0.0.1:0", {&first});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const std::string address = (*server)->address();
+  auto client = Client::Connect(address);
+  ASSERT_TRUE(client.ok()) << client.status();
+  octet::v1::GenerateRequest request;
+  request.set_text("x");
+  std::vector<int32_t> tokens;
+  std::unique_ptr<RpcServer> restarted;
+  const absl::Status status =
+      (*client)->Generate(request, [&](const octet::v1::GenerateResponse& event) {
+        for (const int32_t id : event.chunk().token_ids()) tokens.push_back(id);
+        if (tokens.size() != 2 || restarted != nullptr) return;
+        (*server)->Shutdown(Duration{});
+        auto again = RpcServer::Start(address, {&second});
+        ASSERT_TRUE(again.ok()) << again.status();
+        restarted = *std::move(again);
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_THAT(tokens, ElementsAre(100, 101, 102, 103, 104, 105));
+  ASSERT_EQ(second.requests().size(), 1u);
+  EXPECT_EQ(second.requests()[0].resume_index(), 2u);
+}
+
 TEST(ClientTest, DoesNotRetryWhatCannotSucceed) {
   FakeRouter router({{0, ToGrpcStatus(InvalidFieldError("sampling.top_p", "2 is not allowed"))}});
   const Outcome outcome = RunGenerate(&router);

@@ -69,6 +69,8 @@ class Engine {
   void Cancel(RequestId id);
   // Refuses new requests and returns when those in flight have ended or at `deadline`.
   void Drain(MonotonicTime deadline);
+  // As of the end of the last step, so a sink may hear of its request's end just before; Drain
+  // returns after.
   EngineStats stats() const;
 
  private:

@@ -2,88 +2,19 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
-#include "core/check.h"
-#include "core/clock.h"
 #include "gtest/gtest.h"
 #include "router/kv_cache.h"
 #include "router/test_util.h"
-#include "router/transformer.h"
 
 namespace octet {
 namespace {
 
-constexpr size_t kStepRows = 256;
-
-// A transformer over an in-process cluster with everything it needs.
-class Model {
- public:
-  Model(std::shared_ptr<const ModelPackage> package, DType kv_dtype)
-      : cluster_(package, {3, 2, 1, DetectCpuLevel()}, &clock_), pool_(1) {
-    auto weights = package->MapRouter(1);
-    OCTET_CHECK(weights.ok()) << weights.status().ToString();
-    auto cache = KvCache::Create(package->config(), kv_dtype, 16u << 20);
-    OCTET_CHECK(cache.ok()) << cache.status().ToString();
-    cache_ = *std::move(cache);
-    ExecContext ctx;
-    ctx.level = DetectCpuLevel();
-    ctx.pool = &pool_;
-    ctx.arena = &arena_;
-    TransformerLimits limits;
-    limits.rows_max = limits.logit_rows_max = kStepRows;
-    transformer_ =
-        std::make_unique<Transformer>(MakeTransformerModel(*package, *std::move(weights)), limits,
-                                      cache_.get(), cluster_.dispatcher(), ctx);
-  }
-
-  // Logits of all positions, computed in steps of `chunk` rows, over the blocks from `first_block`.
-  std::vector<float> Run(const std::vector<TokenId>& ids, size_t chunk, uint32_t first_block = 0) {
-    std::vector<BlockId> blocks;
-    for (size_t b = 0; b < KvBlocksFor(ids.size()); ++b) {
-      blocks.push_back(BlockId(first_block + static_cast<uint32_t>(b)));
-    }
-    std::vector<float> all;
-    for (size_t at = 0; at < ids.size(); at += chunk) {
-      const size_t rows = std::min(chunk, ids.size() - at);
-      Batch batch;
-      batch.step = StepId(++step_);
-      BatchSequence sequence;
-      sequence.rows = rows;
-      sequence.position_begin = static_cast<uint32_t>(at);
-      sequence.blocks = blocks.data();
-      sequence.block_count = blocks.size();
-      batch.sequences.push_back(sequence);
-      for (size_t i = 0; i < rows; ++i) {
-        batch.tokens.push_back(ids[at + i]);
-        batch.positions.push_back(static_cast<uint32_t>(at + i));
-        batch.logit_rows.push_back(static_cast<uint32_t>(i));
-      }
-      const absl::Status status = transformer_->Forward(batch, kNever);
-      OCTET_CHECK(status.ok()) << status.ToString();
-      const ConstTensorF32 logits = transformer_->Logits(batch, 0, rows);
-      for (size_t i = 0; i < rows; ++i) {
-        all.insert(all.end(), logits.row(i), logits.row(i) + logits.cols);
-      }
-    }
-    return all;
-  }
-
-  KvCache* cache() { return cache_.get(); }
-
- private:
-  SystemClock clock_;
-  LocalCluster cluster_;
-  ThreadPool pool_;
-  Arena arena_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Transformer> transformer_;
-  uint64_t step_ = 0;
-};
+constexpr size_t kStepRows = LogitModel::kStepRows;
 
 std::vector<std::string> GoldenModels() {
   std::vector<std::string> names;
@@ -126,7 +57,7 @@ TEST_P(OracleTest, FloatWeightsGiveTheLogitsOfEveryPosition) {
   PackOptions options;
   options.experts = options.attention = "f32";
   const Oracle oracle = ReadOracle(GetParam());
-  Model model(PackGolden(GetParam(), temp_.path(), options), DType::kF32);
+  LogitModel model(PackGolden(GetParam(), temp_.path(), options), DType::kF32);
   EXPECT_LE(MaxDifference(model.Run(oracle.ids, kStepRows), oracle.logits), 1e-3);
 }
 
@@ -134,7 +65,7 @@ TEST_P(OracleTest, SourceEncodingGivesThemToo) {
   PackOptions options;
   options.experts = options.attention = "source";
   const Oracle oracle = ReadOracle(GetParam());
-  Model model(PackGolden(GetParam(), temp_.path(), options), DType::kF32);
+  LogitModel model(PackGolden(GetParam(), temp_.path(), options), DType::kF32);
   const std::vector<float> logits = model.Run(oracle.ids, kStepRows);
   if (absl::StrContains(GetParam(), "_") || absl::StrContains(GetParam(), "q8")) {
     // Integer weights quantise activations to 8 bits at run time; docs/numerics.md. A random model
@@ -149,7 +80,7 @@ TEST_P(OracleTest, ChunksAndPlaceInTheCacheDoNotChangeABit) {
   PackOptions options;
   options.experts = options.attention = "source";
   const Oracle oracle = ReadOracle(GetParam());
-  Model model(PackGolden(GetParam(), temp_.path(), options), DType::kF16);
+  LogitModel model(PackGolden(GetParam(), temp_.path(), options), DType::kF16);
   const std::vector<float> whole = model.Run(oracle.ids, kStepRows);
   // Blocks that others have left full of NaN.
   std::fill_n(model.cache()->data() + model.cache()->bytes() / 2, model.cache()->bytes() / 2, 0xff);

@@ -159,6 +159,55 @@ absl::Status LocalCluster::Compute(WorkerId worker, LayerId layer, ExpertId expe
   return absl::OkStatus();
 }
 
+LogitModel::LogitModel(std::shared_ptr<const ModelPackage> package, DType kv_dtype)
+    : cluster_(package, {3, 2, 1, DetectCpuLevel()}, &clock_), pool_(1) {
+  auto weights = package->MapRouter(1);
+  OCTET_CHECK(weights.ok()) << weights.status().ToString();
+  auto cache = KvCache::Create(package->config(), kv_dtype, 16u << 20);
+  OCTET_CHECK(cache.ok()) << cache.status().ToString();
+  cache_ = *std::move(cache);
+  ExecContext ctx;
+  ctx.level = DetectCpuLevel();
+  ctx.pool = &pool_;
+  ctx.arena = &arena_;
+  TransformerLimits limits;
+  limits.rows_max = limits.logit_rows_max = kStepRows;
+  transformer_ = std::make_unique<Transformer>(MakeTransformerModel(*package, *std::move(weights)),
+                                               limits, cache_.get(), cluster_.dispatcher(), ctx);
+}
+
+std::vector<float> LogitModel::Run(const std::vector<TokenId>& ids, size_t chunk,
+                                   uint32_t first_block) {
+  std::vector<BlockId> blocks;
+  for (size_t b = 0; b < KvBlocksFor(ids.size()); ++b) {
+    blocks.push_back(BlockId(first_block + static_cast<uint32_t>(b)));
+  }
+  std::vector<float> all;
+  for (size_t at = 0; at < ids.size(); at += chunk) {
+    const size_t rows = std::min(chunk, ids.size() - at);
+    Batch batch;
+    batch.step = StepId(++step_);
+    BatchSequence sequence;
+    sequence.rows = rows;
+    sequence.position_begin = static_cast<uint32_t>(at);
+    sequence.blocks = blocks.data();
+    sequence.block_count = blocks.size();
+    batch.sequences.push_back(sequence);
+    for (size_t i = 0; i < rows; ++i) {
+      batch.tokens.push_back(ids[at + i]);
+      batch.positions.push_back(static_cast<uint32_t>(at + i));
+      batch.logit_rows.push_back(static_cast<uint32_t>(i));
+    }
+    const absl::Status status = transformer_->Forward(batch, kNever);
+    OCTET_CHECK(status.ok()) << status.ToString();
+    const ConstTensorF32 logits = transformer_->Logits(batch, 0, rows);
+    for (size_t i = 0; i < rows; ++i) {
+      all.insert(all.end(), logits.row(i), logits.row(i) + logits.cols);
+    }
+  }
+  return all;
+}
+
 void CollectingSink::OnChunk(GenerationChunk chunk) {
   MutexLock lock(mu_);
   if (ends > 0) ++after_end;

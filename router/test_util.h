@@ -18,6 +18,8 @@
 #include "model/tokenizer/tokenizer.h"
 #include "router/engine.h"
 #include "router/generation.h"
+#include "router/kv_cache.h"
+#include "router/transformer.h"
 #include "transport/token_dispatcher.h"
 
 namespace octet {
@@ -78,6 +80,30 @@ class LocalCluster {
   Arena arena_;
   ExecContext ctx_;
   std::unique_ptr<TokenDispatcher> dispatcher_;
+};
+
+// A transformer over an in-process cluster of three workers with everything it needs, for the
+// logits of every position. One thread.
+class LogitModel {
+ public:
+  static constexpr size_t kStepRows = 256;  // rows of one step, at most
+
+  LogitModel(std::shared_ptr<const ModelPackage> package, DType kv_dtype);
+
+  // Logits [ids.size()][vocab] of all positions, computed in steps of `chunk` <= kStepRows rows,
+  // over the cache blocks from `first_block`.
+  std::vector<float> Run(const std::vector<TokenId>& ids, size_t chunk, uint32_t first_block = 0);
+
+  KvCache* cache() { return cache_.get(); }
+
+ private:
+  SystemClock clock_;
+  LocalCluster cluster_;
+  ThreadPool pool_;
+  Arena arena_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Transformer> transformer_;
+  uint64_t step_ = 0;
 };
 
 // Thread-safe.

@@ -1,6 +1,7 @@
 // Applies the house rules to every source of the tree.
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -68,6 +69,30 @@ TEST(Tree, EveryFolderWithSourcesBuildsThem) {
     }
     EXPECT_TRUE(named) << path << " is in no CMakeLists.txt";
   }
+}
+
+// Documentation that names a file of the tree (in backticks, with its folder) names one that is
+// there.
+TEST(Tree, DocumentationNamesFilesThatExist) {
+  const fs::path root = OCTET_SOURCE_DIR;
+  static const std::regex named(
+      "`((core|rpc|model|kernels|transport|router|expert_worker|"
+      "coordinator|client|cli|tests|bench|scripts|deploy|docs|proto)/"
+      "[A-Za-z0-9_./-]*)`");
+  std::vector<fs::path> documents = {root / "README.md", root / "CONTRIBUTING.md"};
+  for (const auto& entry : fs::directory_iterator(root / "docs")) {
+    if (entry.path().extension() == ".md") documents.push_back(entry.path());
+  }
+  size_t checked = 0;
+  for (const fs::path& document : documents) {
+    const std::string text = ReadFile(document);
+    for (auto it = std::sregex_iterator(text.begin(), text.end(), named);
+         it != std::sregex_iterator(); ++it) {
+      ++checked;
+      EXPECT_TRUE(fs::exists(root / (*it)[1].str())) << document << " names " << (*it)[1].str();
+    }
+  }
+  EXPECT_GT(checked, 30u);
 }
 
 }  // namespace

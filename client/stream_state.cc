@@ -1,5 +1,7 @@
 #include "client/stream_state.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace octet {
@@ -17,14 +19,14 @@ octet::v1::GenerateRequest StreamState::NextRequest() const {
   return next;
 }
 
-absl::Status StreamState::Accept(const octet::v1::GenerateResponse& event, bool* deliver) {
+absl::Status StreamState::Accept(octet::v1::GenerateResponse& event, bool* deliver) {
   *deliver = false;
   if (finished_) return absl::DataLossError("the router sent an event after the last one");
   if (event.has_started()) return AcceptStarted(event.started(), deliver);
   if (!stream_started_) {
     return absl::DataLossError("the router sent a stream that does not begin with `started`");
   }
-  if (event.has_chunk()) return AcceptChunk(event.chunk(), deliver);
+  if (event.has_chunk()) return AcceptChunk(*event.mutable_chunk(), deliver);
   if (!event.has_finished()) return absl::OkStatus();  // of a newer protocol
   finished_ = true;
   *deliver = true;
@@ -50,13 +52,19 @@ absl::Status StreamState::AcceptStarted(const octet::v1::Started& started, bool*
   return absl::OkStatus();
 }
 
-absl::Status StreamState::AcceptChunk(const octet::v1::Chunk& chunk, bool* deliver) {
+absl::Status StreamState::AcceptChunk(octet::v1::Chunk& chunk, bool* deliver) {
   if (chunk.index() != next_index_) {
     return absl::DataLossError(absl::StrCat("the router sent token ", chunk.index(),
                                             " where token ", next_index_, " was due"));
   }
   next_index_ += static_cast<uint32_t>(chunk.token_ids_size());
-  *deliver = true;
+  // A stream that broke during the prefill begins again with the prompt's first log-probability.
+  const int scores = chunk.prompt_logprobs_size();
+  const int had = std::clamp(prompt_logprobs_had_ - prompt_logprobs_seen_, 0, scores);
+  chunk.mutable_prompt_logprobs()->DeleteSubrange(0, had);
+  prompt_logprobs_seen_ += scores;
+  prompt_logprobs_had_ = std::max(prompt_logprobs_had_, prompt_logprobs_seen_);
+  *deliver = chunk.token_ids_size() > 0 || chunk.prompt_logprobs_size() > 0 || scores == 0;
   return absl::OkStatus();
 }
 

@@ -21,26 +21,31 @@ class StreamState {
   // the first token that has not come.
   octet::v1::GenerateRequest NextRequest() const;
 
-  // Takes one event of the present stream; true in *deliver where the caller's caller has not had
-  // it. ABORTED: another model, seed or request resumed; DATA_LOSS: a gap, or an event out of
-  // order.
-  absl::Status Accept(const octet::v1::GenerateResponse& event, bool* deliver);
+  // Takes one event of the present stream and cuts from it what the caller's caller has had; true
+  // in *deliver where something is left. ABORTED: another model, seed or request resumed;
+  // DATA_LOSS: a gap, or an event out of order.
+  absl::Status Accept(octet::v1::GenerateResponse& event, bool* deliver);
 
   // A new stream begins.
-  void BeginStream() { stream_started_ = false; }
+  void BeginStream() {
+    stream_started_ = false;
+    prompt_logprobs_seen_ = 0;
+  }
   bool started() const { return started_.has_value(); }
   bool finished() const { return finished_; }
   uint32_t next_index() const { return next_index_; }
 
  private:
   absl::Status AcceptStarted(const octet::v1::Started& started, bool* deliver);
-  absl::Status AcceptChunk(const octet::v1::Chunk& chunk, bool* deliver);
+  absl::Status AcceptChunk(octet::v1::Chunk& chunk, bool* deliver);
 
   const octet::v1::GenerateRequest request_;
   std::optional<octet::v1::Started> started_;
   bool stream_started_ = false;  // the present stream has sent `started`
   bool finished_ = false;
   uint32_t next_index_ = 0;
+  int prompt_logprobs_had_ = 0;   // handed on, over all streams
+  int prompt_logprobs_seen_ = 0;  // of the present stream
 };
 
 }  // namespace octet

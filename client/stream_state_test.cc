@@ -40,6 +40,34 @@ octet::v1::GenerateResponse Finished() {
   return event;
 }
 
+absl::Status Accept(StreamState& state, octet::v1::GenerateResponse event, bool* deliver) {
+  return state.Accept(event, deliver);
+}
+
+TEST(StreamStateTest, PromptScoresComeOnceAcrossABreakInThePrefill) {
+  octet::v1::GenerateRequest request = Request();
+  request.set_prompt_logprobs(true);
+  StreamState state(request);
+  const auto scores = [](std::initializer_list<float> values) {
+    octet::v1::GenerateResponse event = Chunk(0, 0);
+    for (const float v : values) event.mutable_chunk()->add_prompt_logprobs()->set_logprob(v);
+    return event;
+  };
+  bool deliver = false;
+  ASSERT_TRUE(Accept(state, Started(), &deliver).ok());
+  ASSERT_TRUE(Accept(state, scores({-1, -2}), &deliver).ok());
+  EXPECT_TRUE(state.NextRequest().prompt_logprobs()) << "the rest is still wanted";
+  state.BeginStream();
+  ASSERT_TRUE(Accept(state, Started(), &deliver).ok());
+  ASSERT_TRUE(Accept(state, scores({-1}), &deliver).ok());
+  EXPECT_FALSE(deliver) << "the caller has had it";
+  octet::v1::GenerateResponse event = scores({-2, -3});
+  ASSERT_TRUE(state.Accept(event, &deliver).ok());
+  EXPECT_TRUE(deliver);
+  ASSERT_EQ(event.chunk().prompt_logprobs_size(), 1);
+  EXPECT_EQ(event.chunk().prompt_logprobs(0).logprob(), -3);
+}
+
 TEST(StreamStateTest, FirstRequestIsTheOriginal) {
   const StreamState state(Request());
   EXPECT_TRUE(MessageDifferencer::Equals(state.NextRequest(), Request()));
@@ -49,7 +77,7 @@ TEST(StreamStateTest, ResumesByIdSeedAndIndex) {
   StreamState state(Request());
   bool deliver = false;
   for (const auto& event : {Started(), Chunk(0, 2), Chunk(2, 1)}) {
-    ASSERT_TRUE(state.Accept(event, &deliver).ok());
+    ASSERT_TRUE(Accept(state, event, &deliver).ok());
     EXPECT_TRUE(deliver);
   }
   const auto next = state.NextRequest();
@@ -61,11 +89,11 @@ TEST(StreamStateTest, ResumesByIdSeedAndIndex) {
   EXPECT_EQ(next.text(), "hello");
 
   state.BeginStream();
-  ASSERT_TRUE(state.Accept(Started(), &deliver).ok());
+  ASSERT_TRUE(Accept(state, Started(), &deliver).ok());
   EXPECT_FALSE(deliver) << "the caller has had its `started`";
-  ASSERT_TRUE(state.Accept(Chunk(3, 1), &deliver).ok());
+  ASSERT_TRUE(Accept(state, Chunk(3, 1), &deliver).ok());
   EXPECT_TRUE(deliver);
-  ASSERT_TRUE(state.Accept(Finished(), &deliver).ok());
+  ASSERT_TRUE(Accept(state, Finished(), &deliver).ok());
   EXPECT_TRUE(deliver);
   EXPECT_TRUE(state.finished());
 }
@@ -73,7 +101,7 @@ TEST(StreamStateTest, ResumesByIdSeedAndIndex) {
 TEST(StreamStateTest, AResumeWithoutTokensAsksForTheStart) {
   StreamState state(Request());
   bool deliver = false;
-  ASSERT_TRUE(state.Accept(Started(), &deliver).ok());
+  ASSERT_TRUE(Accept(state, Started(), &deliver).ok());
   EXPECT_EQ(state.NextRequest().resume_index(), 0u);
   EXPECT_TRUE(state.NextRequest().prompt_logprobs());
 }
@@ -82,24 +110,24 @@ TEST(StreamStateTest, RefusesAnotherModelOrSeed) {
   for (const auto& other : {Started(7, "other"), Started(8, "d")}) {
     StreamState state(Request());
     bool deliver = false;
-    ASSERT_TRUE(state.Accept(Started(), &deliver).ok());
+    ASSERT_TRUE(Accept(state, Started(), &deliver).ok());
     state.BeginStream();
-    EXPECT_EQ(state.Accept(other, &deliver).code(), absl::StatusCode::kAborted);
+    EXPECT_EQ(Accept(state, other, &deliver).code(), absl::StatusCode::kAborted);
   }
 }
 
 TEST(StreamStateTest, RefusesGapsRepetitionsAndDisorder) {
   bool deliver = false;
   StreamState gap(Request());
-  EXPECT_EQ(gap.Accept(Chunk(0, 1), &deliver).code(), absl::StatusCode::kDataLoss);
-  ASSERT_TRUE(gap.Accept(Started(), &deliver).ok());
-  EXPECT_EQ(gap.Accept(Started(), &deliver).code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(gap.Accept(Chunk(1, 1), &deliver).code(), absl::StatusCode::kDataLoss);
-  ASSERT_TRUE(gap.Accept(Chunk(0, 1), &deliver).ok());
-  EXPECT_EQ(gap.Accept(Chunk(0, 1), &deliver).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(Accept(gap, Chunk(0, 1), &deliver).code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(Accept(gap, Started(), &deliver).ok());
+  EXPECT_EQ(Accept(gap, Started(), &deliver).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(Accept(gap, Chunk(1, 1), &deliver).code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(Accept(gap, Chunk(0, 1), &deliver).ok());
+  EXPECT_EQ(Accept(gap, Chunk(0, 1), &deliver).code(), absl::StatusCode::kDataLoss);
   EXPECT_FALSE(deliver);
-  ASSERT_TRUE(gap.Accept(Finished(), &deliver).ok());
-  EXPECT_EQ(gap.Accept(Finished(), &deliver).code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(Accept(gap, Finished(), &deliver).ok());
+  EXPECT_EQ(Accept(gap, Finished(), &deliver).code(), absl::StatusCode::kDataLoss);
 }
 
 }  // namespace

@@ -93,6 +93,8 @@ inline constexpr uint32_t kTemplateBytesPerStep = 256;
 
 // ---- Expert wire ----
 inline constexpr uint64_t kFrameBytesMax = 256u << 20;
+// Of a frame, for all fields but the rows of a reply.
+inline constexpr uint64_t kFrameHeadBytesMax = 4096;
 inline constexpr uint32_t kDispatchRowsMax = kStepTokensMax;
 inline constexpr uint32_t kWorkerQueuedFramesMax = 4096;
 inline constexpr uint64_t kWorkerQueuedBytesMax = 1ull << 30;

@@ -53,6 +53,13 @@ absl::Status AdmitDispatch(octet::v1::Dispatch& request, const ExpertStore& stor
     g.reply_row = reply_row;
     reply_row += g.rows.size();
   }
+  // Before anything is allocated for the reply.
+  if (reply_row > size_t{request.row_count()} * kTopKMax ||
+      reply_row * job->format.ReplyRowBytes() > kFrameBytesMax - kFrameHeadBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dispatch.experts: ", reply_row, " reply rows for ", request.row_count(),
+                     " rows; at most ", kTopKMax, " per row and ", kFrameBytesMax, " bytes"));
+  }
   job->bytes = request.rows().size() + reply_row * job->format.hidden * sizeof(float);
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "coordinator/client.h"
+#include "core/limits.h"
 #include "core/log.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
@@ -65,6 +66,7 @@ struct WorkerServer::Impl {
 absl::Status WorkerServer::Impl::Start() {
   RpcServerOptions rpc;
   rpc.message_bytes_max = service.message_bytes_max();
+  rpc.send_bytes_max = kFrameBytesMax;
   OCTET_ASSIGN_OR_RETURN(server, RpcServer::Start(options.listen, {&service}, rpc));
   server->SetServing("liveness", true);
   follower = std::make_unique<PlacementFollower>(&store, [this] { OnChanged(); });

@@ -248,10 +248,4 @@ const ScheduledRequest* Scheduler::Find(RequestId id) const {
   return it == requests_.end() ? nullptr : it->second.get();
 }
 
-MonotonicTime Scheduler::EarliestDeadline() const {
-  MonotonicTime earliest = kNever;
-  for (const auto& [id, request] : requests_) earliest = std::min(earliest, request->deadline);
-  return earliest;
-}
-
 }  // namespace octet

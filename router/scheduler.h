@@ -89,8 +89,6 @@ class Scheduler {
   size_t waiting() const { return waiting_.size(); }
   size_t blocks_total() const { return allocator_.total(); }
   size_t blocks_used() const { return allocator_.total() - allocator_.free(); }
-  // The earliest deadline of all requests, kNever where there is none.
-  MonotonicTime EarliestDeadline() const;
 
  private:
   void Expire(MonotonicTime now);

@@ -52,6 +52,8 @@ inline constexpr char kLivenessService[] = "liveness";
 
 struct RpcServerOptions {
   uint32_t message_bytes_max = kGrpcControlMessageBytesMax;
+  // Of what it sends; replies can be larger than requests.
+  uint32_t send_bytes_max = kGrpcControlMessageBytesMax;
   uint32_t concurrent_streams_max = kGrpcConcurrentStreamsMax;  // per connection
   uint64_t memory_bytes_max = kGrpcServerMemoryBytesMax;        // of gRPC's own buffers
   Duration keepalive_time = Duration::Millis(10'000);

@@ -383,11 +383,11 @@ void TokenDispatcher::Impl::CancelLive(DispatchHandle::Impl& h) {
 
 void TokenDispatcher::Impl::Sleep(DispatchHandle::Impl& h, MonotonicTime now,
                                   MonotonicTime give_up) {
-  MonotonicTime until = std::min(give_up, now + kSleepMax);
+  MonotonicTime until = now + kSleepMax;
   for (const DispatchHandle::Impl* handle : handles) {
     until = std::min(until, handle->tracker.NextChange(now));
   }
-  if (h.waiting) until = std::min(until, now + kRecheck);
+  if (h.waiting) until = std::min({until, give_up, now + kRecheck});
   const Duration length = std::max(until - now, Duration::Micros(50));
   if (options.wait) {
     options.wait(length);
@@ -485,7 +485,8 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
       ++impl_->stats.waits_without_replica;
     }
     h.waiting = waiting;
-    if (now >= give_up) {
+    // Work that is under way is waited for: hedges and broken links bound that, not `give_up`.
+    if (waiting && now >= give_up) {
       return absl::UnavailableError(absl::StrCat(
           "layer ", h.head.key.layer.value(), ": no replica of an expert answered in time",
           h.last_error.ok() ? "" : "; last failure: ", h.last_error.message()));

@@ -156,6 +156,15 @@ TEST_F(TokenDispatcherTest, GivesUpWithATypedFailureThatNamesTheCause) {
   EXPECT_TRUE(Run().ok());
 }
 
+TEST_F(TokenDispatcherTest, SlowWorkThatIsUnderWayIsNotGivenUp) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
+  FakeWorld::Behaviour slow;
+  slow.delay = Duration::Millis(900);
+  Misbehave(WorkerId(1), slow, 1);
+  EXPECT_TRUE(Run(Duration::Millis(300)).ok());
+  EXPECT_EQ(world_.clock.Now(), MonotonicTime{} + Duration::Millis(900));
+}
+
 TEST_F(TokenDispatcherTest, AnOverloadedOnlyReplicaIsAskedAgain) {
   dispatcher_->SetPlacement(FakePlacement(1, 1, {{1}, {1}, {1}}));
   FakeWorld::Behaviour busy;

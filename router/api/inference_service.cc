@@ -61,7 +61,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
   }
 
   void OnChunk(GenerationChunk chunk) override {
-    const size_t tokens = chunk.token_ids.size();
+    const size_t tokens = chunk.token_ids.size() + chunk.prompt_logprobs.size();
     MutexLock lock(mu_);
     buffered_tokens_ += tokens;
     if (buffered_tokens_ > kOutputBufferTokensMax && !overflowed_) {

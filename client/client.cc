@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -49,7 +50,7 @@ struct CancelToken::State {
   Mutex mu;
   CondVar changed;
   bool cancelled OCTET_GUARDED_BY(mu) = false;
-  grpc::ClientContext* context OCTET_GUARDED_BY(mu) = nullptr;  // of the call in flight
+  std::set<grpc::ClientContext*> contexts OCTET_GUARDED_BY(mu);  // of the calls in flight
 };
 
 CancelToken::CancelToken() : state_(std::make_shared<State>()) {}
@@ -57,7 +58,7 @@ CancelToken::CancelToken() : state_(std::make_shared<State>()) {}
 void CancelToken::Cancel() const {
   MutexLock lock(state_->mu);
   state_->cancelled = true;
-  if (state_->context != nullptr) state_->context->TryCancel();
+  for (grpc::ClientContext* context : state_->contexts) context->TryCancel();
   state_->changed.NotifyAll();
 }
 
@@ -120,7 +121,7 @@ absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event
   {
     MutexLock lock(cancel->mu);
     if (cancel->cancelled) return absl::CancelledError("cancelled by the caller");
-    cancel->context = &context;
+    cancel->contexts.insert(&context);
   }
   state->BeginStream();
   absl::Status broken;
@@ -136,7 +137,7 @@ absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event
   }
   const absl::Status status = FromGrpcStatus(reader->Finish());
   MutexLock lock(cancel->mu);
-  cancel->context = nullptr;
+  cancel->contexts.erase(&context);
   if (cancel->cancelled) return absl::CancelledError("cancelled by the caller");
   if (!broken.ok()) return broken;
   if (status.ok() && !state->finished()) {

@@ -24,11 +24,12 @@ struct ClientOptions {
   Duration timeout;                              // of one call with all its attempts; 0: none
 };
 
-// Cancels a call from another thread or a signal-waiting thread. Thread-safe, copies share state.
+// Cancels calls from another thread. Thread-safe; copies share state, and so do all calls that are
+// given the same token.
 class CancelToken {
  public:
   CancelToken();
-  // The call ends with CANCELLED; later calls with this token fail at once.
+  // The calls end with CANCELLED; later calls with this token fail at once.
   void Cancel() const;
   bool cancelled() const;
 

@@ -26,13 +26,15 @@ std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId self) {
 PlacementFollower::PlacementFollower(ExpertStore* store, std::function<void()> changed)
     : store_(store), changed_(std::move(changed)), thread_([this] { Run(); }) {}
 
-PlacementFollower::~PlacementFollower() {
+PlacementFollower::~PlacementFollower() { Stop(); }
+
+void PlacementFollower::Stop() {
   {
     MutexLock lock(mu_);
     stopping_ = true;
   }
   work_.NotifyAll();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void PlacementFollower::Follow(PlacementUpdate update) {

@@ -30,8 +30,7 @@ class PlacementFollower {
   // `changed` runs on the follower's thread after each update was carried out. `store` outlives the
   // follower.
   PlacementFollower(ExpertStore* store, std::function<void()> changed);
-  // Ends after the load in progress; updates still queued are dropped.
-  ~PlacementFollower();
+  ~PlacementFollower();  // as Stop
   PlacementFollower(const PlacementFollower&) = delete;
   PlacementFollower& operator=(const PlacementFollower&) = delete;
 
@@ -39,6 +38,9 @@ class PlacementFollower {
   // ACTIVATE makes up for it.
   void Follow(PlacementUpdate update);
   FollowState state() const;
+  // Ends after the load in progress; updates still queued are dropped. `changed` may run until it
+  // returns and not after. Idempotent; not to be called from `changed`.
+  void Stop();
 
  private:
   void Run();

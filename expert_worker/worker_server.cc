@@ -178,7 +178,8 @@ void WorkerServer::Stop() {
     w.stopped = true;
   }
   if (w.coordinator != nullptr) w.coordinator->Stop();
-  w.follower.reset();
+  // Its thread may be in OnChanged, which asks the follower: the pointer stays set until then.
+  if (w.follower != nullptr) w.follower->Stop();
   if (w.server != nullptr) w.server->Shutdown(kShutdownGrace);
 }
 

@@ -21,27 +21,14 @@ namespace {
 
 constexpr Duration kConnectTimeout = Duration::Millis(20'000);
 
-WorkerModel MakeWorkerModel(std::shared_ptr<const ModelPackage> package) {
-  WorkerModel model;
-  model.name = package->name();
-  model.compute_digest = package->compute_digest();
-  model.model_version = package->model_version();
-  model.experts = package->config().experts;
-  for (uint32_t layer = 0; layer < package->config().layers; ++layer) {
-    model.formats.push_back(package->wire_format(LayerId(layer)));
-  }
-  model.expert_bytes = package->expert_bytes();
-  model.load = [package](ExpertId expert) { return package->MapExpert(expert, 1); };
-  return model;
-}
-
 }  // namespace
 
 class WorkerGroup::Worker {
  public:
   Worker(std::shared_ptr<const ModelPackage> package, const std::vector<ExpertId>& experts,
          const GroupShape& shape)
-      : store_(std::make_shared<ExpertStore>(MakeWorkerModel(std::move(package)))),
+      : store_(
+            std::make_shared<ExpertStore>(PackageWorkerModel(std::move(package), /*threads=*/1))),
         executor_(std::make_shared<ExpertExecutor>(shape.threads, shape.level)) {
     absl::Status status = store_->Prepare(Epoch(1), experts);
     if (status.ok()) status = store_->Activate(Epoch(1));
@@ -86,7 +73,7 @@ WorkerGroup::WorkerGroup(std::shared_ptr<const ModelPackage> package, const Grou
     LocalExpertsOptions options;
     options.threads = shape.threads;
     options.cpu_level = shape.level;
-    auto local = MakeLocalExperts(MakeWorkerModel(package_), options);
+    auto local = MakeLocalExperts(PackageWorkerModel(package_, /*threads=*/1), options);
     OCTET_CHECK(local.ok()) << local.status().ToString();
     links_ = local->links;
     placement_ = local->placement;

@@ -24,6 +24,8 @@ namespace octet {
 namespace {
 
 constexpr int kEngineRepetitions = 3;
+// What the second turn of a conversation adds to the first.
+constexpr uint32_t kSecondTurnTokens = 32;
 
 struct BenchPlan {
   uint32_t concurrency = 1;
@@ -32,6 +34,9 @@ struct BenchPlan {
   uint32_t max_tokens = 1;
   uint64_t seed = 1;
   uint32_t vocab = 1;
+  uint32_t context = 1;
+  // Of this run and no other, so that the prefix cache knows no prompt before it is measured.
+  std::string cache_salt;
   std::vector<Duration> arrivals;  // of each request after the start
 };
 
@@ -42,6 +47,7 @@ octet::v1::GenerateRequest RandomRequest(const BenchPlan& plan, uint32_t index) 
   for (uint32_t i = 0; i < plan.prompt_tokens; ++i) {
     request.mutable_token_ids()->add_ids(static_cast<int32_t>(random() % plan.vocab));
   }
+  request.set_cache_salt(plan.cache_salt);
   request.mutable_sampling()->set_temperature(0);
   request.mutable_stop()->set_max_tokens(plan.max_tokens);
   request.mutable_stop()->set_ignore_eos(true);
@@ -142,50 +148,98 @@ BenchOutcome RunLoad(Backend* backend, const BenchPlan& plan, const CancelToken&
 
 double MedianOf(std::vector<double> values) { return Summarize(std::move(values)).median; }
 
-// Prefill: one prompt alone. Decode: `concurrency` sequences together, from the last first token to
-// the first end.
+// Of each repetition, in milliseconds to the first token or tokens a second.
+struct EngineRates {
+  std::vector<double> first_turn_ms, second_turn_ms, decode;
+};
+
+// Time until the one token of `request` is there.
+absl::StatusOr<double> FirstTokenMs(Backend* backend, const octet::v1::GenerateRequest& request,
+                                    const CancelToken& cancel) {
+  const SystemClock clock;
+  RequestTimes times;
+  times.start = clock.Now();
+  OCTET_RETURN_IF_ERROR(TimeRequest(backend, request, clock, cancel, &times));
+  return (times.end - times.start).millis();
+}
+
+// Two turns of a conversation alone: a prompt, then the same with a few more tokens, where the
+// context has room for them. Which ones they are is of no interest here.
+absl::Status RunTurns(Backend* backend, BenchPlan plan, const CancelToken& cancel,
+                      EngineRates* rates) {
+  plan.max_tokens = 1;
+  octet::v1::GenerateRequest request = RandomRequest(plan, 0);
+  OCTET_ASSIGN_OR_RETURN(const double first_ms, FirstTokenMs(backend, request, cancel));
+  rates->first_turn_ms.push_back(first_ms);
+  if (plan.prompt_tokens + kSecondTurnTokens >= plan.context) return absl::OkStatus();
+  for (uint32_t i = 0; i < kSecondTurnTokens; ++i) {
+    request.mutable_token_ids()->add_ids(static_cast<int32_t>(i % plan.vocab));
+  }
+  OCTET_ASSIGN_OR_RETURN(const double second_ms, FirstTokenMs(backend, request, cancel));
+  rates->second_turn_ms.push_back(second_ms);
+  return absl::OkStatus();
+}
+
+// `concurrency` sequences together, from the last first token to the first end.
+absl::Status RunDecode(Backend* backend, BenchPlan plan, const CancelToken& cancel, Pacer* pacer,
+                       EngineRates* rates) {
+  plan.requests = plan.concurrency;
+  plan.arrivals.assign(plan.requests, Duration{});
+  const BenchOutcome outcome = RunLoad(backend, plan, cancel, pacer);
+  if (outcome.failed > 0) return outcome.first_failure;
+  MonotonicTime from{INT64_MIN};
+  MonotonicTime to = kNever;
+  for (const RequestTimes& r : outcome.times) {
+    from = std::max(from, r.tokens.front());
+    to = std::min(to, r.tokens.back());
+  }
+  double tokens = 0;
+  for (const RequestTimes& r : outcome.times) {
+    for (const MonotonicTime t : r.tokens) tokens += t > from && t <= to ? 1 : 0;
+  }
+  if (to > from) rates->decode.push_back(tokens / (to - from).seconds());
+  return absl::OkStatus();
+}
+
+std::string RatesToJson(const EngineRates& rates, const BenchPlan& plan) {
+  const double first_ms = MedianOf(rates.first_turn_ms);
+  nlohmann::ordered_json out = {{"prefill_tokens_per_s", plan.prompt_tokens / first_ms * 1e3},
+                                {"decode_tokens_per_s", MedianOf(rates.decode)},
+                                {"first_turn_ms", first_ms}};
+  if (!rates.second_turn_ms.empty()) out["second_turn_ms"] = MedianOf(rates.second_turn_ms);
+  out["prompt_tokens"] = plan.prompt_tokens;
+  out["max_tokens"] = plan.max_tokens;
+  out["concurrency"] = plan.concurrency;
+  out["repetitions"] = kEngineRepetitions;
+  return out.dump();
+}
+
+std::string RatesToText(const EngineRates& rates, const BenchPlan& plan) {
+  const double first_ms = MedianOf(rates.first_turn_ms);
+  std::string text =
+      absl::StrFormat("prefill  %.1f tokens/s (%d tokens in %.1f ms)\n",
+                      plan.prompt_tokens / first_ms * 1e3, plan.prompt_tokens, first_ms);
+  if (!rates.second_turn_ms.empty()) {
+    const double second_ms = MedianOf(rates.second_turn_ms);
+    absl::StrAppendFormat(&text, "again    %.1f ms with %d tokens more: %.1f %%\n", second_ms,
+                          kSecondTurnTokens, 100 * second_ms / first_ms);
+  }
+  absl::StrAppendFormat(&text, "decode   %.1f tokens/s (%d sequences of %d tokens)\n",
+                        MedianOf(rates.decode), plan.concurrency, plan.max_tokens);
+  return text;
+}
+
 absl::Status RunEngine(Backend* backend, BenchPlan plan, bool json, const CancelToken& cancel,
                        Pacer* pacer) {
-  const SystemClock clock;
-  std::vector<double> prefill, decode;
+  EngineRates rates;
+  const std::string salt = plan.cache_salt;
   for (int repetition = 0; repetition < kEngineRepetitions; ++repetition) {
-    RequestTimes times;
-    times.start = clock.Now();
-    BenchPlan one = plan;
-    one.max_tokens = 1;
-    one.seed += static_cast<uint64_t>(repetition);
-    OCTET_RETURN_IF_ERROR(TimeRequest(backend, RandomRequest(one, 0), clock, cancel, &times));
-    prefill.push_back(plan.prompt_tokens / (times.end - times.start).seconds());
-    plan.requests = plan.concurrency;
-    plan.arrivals.assign(plan.requests, Duration{});
-    const BenchOutcome outcome = RunLoad(backend, plan, cancel, pacer);
-    if (outcome.failed > 0) return outcome.first_failure;
-    MonotonicTime from{INT64_MIN};
-    MonotonicTime to = kNever;
-    for (const RequestTimes& r : outcome.times) {
-      from = std::max(from, r.tokens.front());
-      to = std::min(to, r.tokens.back());
-    }
-    double tokens = 0;
-    for (const RequestTimes& r : outcome.times) {
-      for (const MonotonicTime t : r.tokens) tokens += t > from && t <= to ? 1 : 0;
-    }
-    if (to > from) decode.push_back(tokens / (to - from).seconds());
+    plan.cache_salt = absl::StrCat(salt, " ", repetition);
+    OCTET_RETURN_IF_ERROR(RunTurns(backend, plan, cancel, &rates));
+    OCTET_RETURN_IF_ERROR(RunDecode(backend, plan, cancel, pacer, &rates));
+    ++plan.seed;
   }
-  const double prefill_rate = MedianOf(prefill);
-  const double decode_rate = MedianOf(decode);
-  if (json) {
-    nlohmann::ordered_json out = {
-        {"prefill_tokens_per_s", prefill_rate}, {"decode_tokens_per_s", decode_rate},
-        {"prompt_tokens", plan.prompt_tokens},  {"max_tokens", plan.max_tokens},
-        {"concurrency", plan.concurrency},      {"repetitions", kEngineRepetitions}};
-    PrintOut(out.dump() + "\n");
-  } else {
-    PrintOut(absl::StrFormat(
-        "prefill  %.1f tokens/s (%d tokens)\ndecode   %.1f tokens/s (%d "
-        "sequences of %d tokens)\n",
-        prefill_rate, plan.prompt_tokens, decode_rate, plan.concurrency, plan.max_tokens));
-  }
+  PrintOut(json ? RatesToJson(rates, plan) + "\n" : RatesToText(rates, plan));
   return absl::OkStatus();
 }
 
@@ -206,6 +260,9 @@ absl::Status Run(const Settings& settings) {
   plan.max_tokens = static_cast<uint32_t>(settings.Int("max-tokens"));
   plan.seed = settings.Uint64("seed");
   plan.vocab = model.vocab();
+  plan.context = model.context();
+  std::random_device device;
+  plan.cache_salt = absl::StrCat("bench ", device(), " ", device());
   plan.arrivals = Arrivals(plan.requests, settings.Float("rate"), plan.seed);
   const bool json = settings.Bool("json");
   if (settings.Bool("engine")) return RunEngine(backend.get(), plan, json, cancel, &pacer);
@@ -237,7 +294,8 @@ Command BenchCommand() {
                      group),
         seed,
         BoolSetting("engine",
-                    "Print prefill and decode rates alone (decode: --concurrency sequences)",
+                    "Print the rates of prefill and decode (of --concurrency sequences) alone, and "
+                    "the time of a second turn",
                     group),
         BoolSetting("json", "Print one JSON object", group)},
        ClientSettings(),

@@ -48,6 +48,7 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   EngineOptions options;
   options.kv_cache_bytes = settings.Bytes("kv-cache-bytes");
   options.kv_dtype = settings.String("kv-dtype") == "f32" ? DType::kF32 : DType::kF16;
+  options.prefix_cache = settings.String("prefix-cache") == "on";
   options.context_max = static_cast<uint32_t>(settings.Int("context-max"));
   options.running_max = static_cast<uint32_t>(settings.Int("running-max"));
   options.waiting_max = static_cast<uint32_t>(settings.Int("waiting-max"));

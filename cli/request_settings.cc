@@ -22,6 +22,7 @@ octet::v1::GenerateRequest RequestFrom(const Settings& settings) {
   sampling->set_frequency_penalty(static_cast<float>(settings.Float("frequency-penalty")));
   sampling->set_presence_penalty(static_cast<float>(settings.Float("presence-penalty")));
   if (settings.IsSet("seed")) sampling->set_seed(settings.Uint64("seed"));
+  if (settings.IsSet("cache-salt")) request.set_cache_salt(settings.String("cache-salt"));
   auto* stop = request.mutable_stop();
   stop->set_max_tokens(static_cast<uint32_t>(settings.Int("max-tokens")));
   stop->set_min_tokens(static_cast<uint32_t>(settings.Int("min-tokens")));

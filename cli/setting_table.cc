@@ -119,6 +119,8 @@ std::vector<SettingSpec> EngineSettings() {
   return {
       cache,
       ChoiceSetting("kv-dtype", "f16", "f16|f32", "Type of keys and values", kEngine),
+      ChoiceSetting("prefix-cache", "on", "on|off",
+                    "Keep keys and values for prompts that begin alike", kEngine),
       IntSetting("context-max", "0", 0, kContextMax,
                  "Longest prompt plus generation; 0: the model's", kEngine),
       IntSetting("running-max", "64", 1, kRunningRequestsMax, "Requests decoded together", kEngine),
@@ -154,6 +156,8 @@ std::vector<SettingSpec> SamplingSettingsGroup() {
           FloatSetting("frequency-penalty", "0", -2, 2, "Per earlier occurrence", kSampling),
           FloatSetting("presence-penalty", "0", -2, 2, "Per token that occurred", kSampling),
           seed,
+          StringSetting("cache-salt", "", "Share the prefix cache with requests of this salt only",
+                        kSampling),
           stop,
           BoolSetting("ignore-eos", "Go on past the end-of-sequence token", kSampling)};
 }

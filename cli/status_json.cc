@@ -45,6 +45,8 @@ Json RouterToJson(const octet::v1::MemberStatus& member) {
   json["requests_running"] = member.load().requests_running();
   json["requests_waiting"] = member.load().requests_waiting();
   json["tokens_generated"] = member.load().tokens_generated();
+  json["prefix_cache_queries"] = member.load().prefix_cache_queries();
+  json["prefix_cache_hits"] = member.load().prefix_cache_hits();
   return json;
 }
 

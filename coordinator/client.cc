@@ -35,6 +35,8 @@ octet::v1::LoadReport LoadToProto(const MemberLoad& load) {
   report.set_requests_running(load.requests_running);
   report.set_requests_waiting(load.requests_waiting);
   report.set_tokens_generated(load.tokens_generated);
+  report.set_prefix_cache_queries(load.prefix_cache_queries);
+  report.set_prefix_cache_hits(load.prefix_cache_hits);
   return report;
 }
 

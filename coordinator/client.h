@@ -41,6 +41,8 @@ struct MemberLoad {
   uint32_t requests_running = 0;
   uint32_t requests_waiting = 0;
   uint64_t tokens_generated = 0;
+  uint64_t prefix_cache_queries = 0;  // prompt tokens
+  uint64_t prefix_cache_hits = 0;
 };
 
 // What a member tells about itself with every heartbeat.

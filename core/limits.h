@@ -72,6 +72,7 @@ inline constexpr uint32_t kStopIdsMax = 128;
 inline constexpr uint32_t kLogitBiasMax = 1024;
 inline constexpr uint32_t kTopLogprobsMax = 20;
 inline constexpr uint32_t kRequestIdBytesMax = 128;
+inline constexpr uint32_t kCacheSaltBytesMax = 256;
 // Tokens buffered for a client that does not read before its request is cancelled.
 inline constexpr uint32_t kOutputBufferTokensMax = 8192;
 inline constexpr uint32_t kChatMessagesMax = 4096;

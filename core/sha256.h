@@ -33,6 +33,8 @@ class Sha256Stream {
   void Update(const void* data, size_t bytes);
   // Ends the stream; call once.
   Digest Finish();
+  // Ends this stream and begins the next. Allocates nothing.
+  Digest FinishAndRestart();
 
  private:
   struct State;

@@ -159,6 +159,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
 
   SchedulerOptions scheduling;
   scheduling.kv_blocks = impl->cache->blocks();
+  scheduling.prefix_cache = options.prefix_cache;
+  scheduling.compute_digest = package->compute_digest();
   scheduling.running_max = std::min(options.running_max, options.step_tokens_max);
   // Submit bounds the queue; preempted requests come back into it.
   scheduling.waiting_max = options.waiting_max + scheduling.running_max;

@@ -20,6 +20,7 @@ namespace octet {
 struct EngineOptions {
   uint64_t kv_cache_bytes = 256u << 20;
   DType kv_dtype = DType::kF16;    // kF32 or kF16
+  bool prefix_cache = true;        // keep full blocks for prompts that begin alike
   uint32_t context_max = 0;        // 0: the model's
   uint32_t running_max = 64;       // sequences decoded together
   uint32_t waiting_max = 256;      // queued before RESOURCE_EXHAUSTED
@@ -36,7 +37,10 @@ struct EngineStats {
   uint32_t running = 0;
   uint32_t waiting = 0;
   uint64_t kv_blocks_total = 0;
-  uint64_t kv_blocks_used = 0;
+  uint64_t kv_blocks_used = 0;        // by running requests
+  uint64_t kv_blocks_idle = 0;        // kept by the prefix cache alone
+  uint64_t prefix_cache_queries = 0;  // prompt tokens looked for
+  uint64_t prefix_cache_hits = 0;     // and found
   uint64_t prompt_tokens = 0;
   uint64_t generated_tokens = 0;
   uint64_t preemptions = 0;

@@ -47,6 +47,8 @@ struct GenerationRequest {
   bool prompt_logprobs = false;
   bool skip_special_tokens = true;
   uint32_t resume_index = 0;  // tokens before it are computed but not sent
+  // Keys and values of the prompt are shared only with requests of the same salt.
+  std::string cache_salt;
   MonotonicTime deadline = kNever;
 };
 

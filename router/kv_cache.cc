@@ -5,36 +5,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "core/check.h"
 
 namespace octet {
-
-BlockAllocator::BlockAllocator(size_t blocks) : used_(blocks, false) {
-  free_.reserve(blocks);
-  for (size_t b = blocks; b > 0; --b) free_.push_back(BlockId(static_cast<uint32_t>(b - 1)));
-}
-
-bool BlockAllocator::Grow(std::vector<BlockId>* table, size_t count) {
-  if (table->size() >= count) return true;
-  if (count - table->size() > free_.size()) return false;
-  while (table->size() < count) {
-    const BlockId block = free_.back();
-    free_.pop_back();
-    used_[block.value()] = true;
-    table->push_back(block);
-  }
-  return true;
-}
-
-void BlockAllocator::Release(std::vector<BlockId>* table) {
-  for (size_t i = table->size(); i > 0; --i) {
-    const BlockId block = (*table)[i - 1];
-    OCTET_CHECK(block.value() < used_.size() && used_[block.value()]) << "block released twice";
-    used_[block.value()] = false;
-    free_.push_back(block);
-  }
-  table->clear();
-}
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const ModelConfig& config, DType dtype,
                                                          uint64_t bytes) {
@@ -50,8 +22,8 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const ModelConfig& conf
         absl::StrCat("kv_cache_bytes: ", bytes, " is less than one block of ", kKvBlockPositions,
                      " positions, which takes ", cache->block_bytes_, " bytes for this model"));
   }
-  // Block numbers are 32 bits wide.
-  cache->blocks_ = std::min<size_t>(cache->blocks_, UINT32_MAX);
+  // Block numbers are 32 bits wide, and the last one stands for none.
+  cache->blocks_ = std::min<size_t>(cache->blocks_, UINT32_MAX - 1);
   cache->mapped_bytes_ = cache->bytes();
   void* memory = mmap(nullptr, cache->mapped_bytes_, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

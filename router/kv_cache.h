@@ -1,11 +1,11 @@
-// The paged cache of attention keys and values: who owns which block, and the memory behind it.
+// The memory of the paged cache of attention keys and values; block_pool.h says who owns which
+// block.
 #ifndef OCTET_ROUTER_KV_CACHE_H_
 #define OCTET_ROUTER_KV_CACHE_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/ids.h"
@@ -14,28 +14,6 @@
 #include "kernels/kernels.h"
 
 namespace octet {
-
-// Blocks that hold `positions` positions of one sequence.
-constexpr size_t KvBlocksFor(size_t positions) {
-  return (positions + kKvBlockPositions - 1) / kKvBlockPositions;
-}
-
-// Hands out block numbers. Pure bookkeeping, no memory. One thread.
-class BlockAllocator {
- public:
-  explicit BlockAllocator(size_t blocks);
-
-  size_t total() const { return used_.size(); }
-  size_t free() const { return free_.size(); }
-  // Appends blocks to `table` until it has `count`. All or nothing: false where too few are free.
-  bool Grow(std::vector<BlockId>* table, size_t count);
-  // Takes all blocks of `table` back and empties it.
-  void Release(std::vector<BlockId>* table);
-
- private:
-  std::vector<BlockId> free_;  // the next one handed out is the last
-  std::vector<bool> used_;     // [block]: catches a block released twice
-};
 
 // One 64-byte aligned allocation, huge pages advised, laid out block-major: [block][layer], each
 // part KvBlockLayerBytes long (kernels.h has the layout inside). Contents start as zero.

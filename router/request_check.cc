@@ -82,6 +82,10 @@ absl::Status CheckRequest(const GenerationRequest& request, uint32_t vocab, uint
   if (request.top_logprobs > kTopLogprobsMax) {
     return Refuse("top_logprobs", request.top_logprobs, absl::StrCat("at most ", kTopLogprobsMax));
   }
+  if (request.cache_salt.size() > kCacheSaltBytesMax) {
+    return Refuse("cache_salt", absl::StrCat(request.cache_salt.size(), " bytes"),
+                  absl::StrCat("at most ", kCacheSaltBytesMax));
+  }
   return absl::OkStatus();
 }
 

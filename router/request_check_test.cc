@@ -57,6 +57,7 @@ TEST(RequestCheckTest, EachBadFieldIsNamed) {
       {"stop", [](auto* r) { r->stop.stop_strings = {std::string(kStopStringBytesMax + 1, 'a')}; }},
       {"stop_token_ids", [](auto* r) { r->stop.stop_ids = {10}; }},
       {"stop_token_ids", [](auto* r) { r->stop.stop_ids.assign(kStopIdsMax + 1, 1); }},
+      {"cache_salt", [](auto* r) { r->cache_salt.assign(kCacheSaltBytesMax + 1, 's'); }},
       {"top_logprobs", [](auto* r) { r->top_logprobs = kTopLogprobsMax + 1; }},
   };
   for (size_t i = 0; i < cases.size(); ++i) {

@@ -21,10 +21,21 @@ constexpr size_t kPrefillRowsMin = 8;
 // Beside decoding requests, before the first prefill step was measured.
 constexpr size_t kPrefillRowsUnknown = 32;
 
+// Blocks that may come from the prefix cache: positions whose logits are wanted are computed, the
+// last one among them.
+size_t ReusableBlocks(const ScheduledRequest& request) {
+  size_t positions = request.tokens.size() - 1;
+  if (request.prompt_logprobs && request.logits_from + 1 < request.prompt_tokens) {
+    positions = request.logits_from;
+  }
+  return positions / kKvBlockPositions;
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), allocator_(options.kv_blocks) {
+    : options_(options),
+      pool_({options.kv_blocks, options.prefix_cache, options.compute_digest, nullptr}) {
   OCTET_CHECK_GE(options_.step_tokens_max, options_.running_max);
   OCTET_CHECK_GE(options_.running_max, 1u);
   running_.reserve(options_.running_max);
@@ -35,10 +46,10 @@ Scheduler::Scheduler(const SchedulerOptions& options)
 }
 
 absl::Status Scheduler::Submit(ScheduledRequest request) {
-  if (KvBlocksFor(request.tokens_max) > allocator_.total()) {
+  if (KvBlocksFor(request.tokens_max) > pool_.total()) {
     return absl::InvalidArgumentError(
         absl::StrCat("prompt: ", request.tokens.size(), " tokens can never fit the cache of ",
-                     allocator_.total() * kKvBlockPositions, " positions"));
+                     pool_.total() * kKvBlockPositions, " positions"));
   }
   if (waiting_.size() >= options_.waiting_max) {
     return absl::ResourceExhaustedError(
@@ -55,7 +66,7 @@ absl::Status Scheduler::Submit(ScheduledRequest request) {
 void Scheduler::Remove(RequestId id) {
   const auto it = requests_.find(id);
   if (it == requests_.end()) return;
-  allocator_.Release(&it->second->blocks);
+  pool_.Release(&it->second->table);
   waiting_.erase(id);
   std::erase(running_, it->second.get());
   requests_.erase(it);
@@ -97,7 +108,7 @@ void Scheduler::PreemptByHook() {
 void Scheduler::PreemptYoungest() {
   ScheduledRequest* request = running_.back();
   running_.pop_back();
-  allocator_.Release(&request->blocks);
+  pool_.Release(&request->table);
   request->computed = 0;
   request->progressed = false;
   ++request->preemptions;
@@ -111,7 +122,7 @@ void Scheduler::PlanDecode() {
     if (request->pending() != 1) continue;
     // Victims are younger than this request or the request itself, so none has rows yet.
     while (i < running_.size() &&
-           !allocator_.Grow(&request->blocks, KvBlocksFor(request->tokens.size()))) {
+           !pool_.Grow(&request->table, KvBlocksFor(request->tokens.size()))) {
       PreemptYoungest();
     }
     if (i < running_.size()) AddRows(request, 1);
@@ -139,11 +150,11 @@ void Scheduler::PlanPrefill() {
   for (ScheduledRequest* request : running_) {
     if (budget == 0) return;
     if (request->pending() <= 1) continue;
-    const size_t room = request->blocks.size() * kKvBlockPositions - request->computed +
-                        allocator_.free() * kKvBlockPositions;
+    const size_t blocks = request->table.blocks.size() + pool_.available();
+    const size_t room = blocks * kKvBlockPositions - request->computed;
     const size_t rows = std::min({request->pending(), budget, room});
     if (rows == 0) continue;
-    OCTET_CHECK(allocator_.Grow(&request->blocks, KvBlocksFor(request->computed + rows)));
+    OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
     AddRows(request, rows);
     budget -= rows;
   }
@@ -155,7 +166,7 @@ size_t Scheduler::BlocksPromised() const {
   size_t promised = 0;
   for (const ScheduledRequest* request : running_) {
     const size_t need = KvBlocksFor(request->tokens.size());
-    promised += need - std::min(need, request->blocks.size());
+    promised += need - std::min(need, request->table.blocks.size());
   }
   return promised;
 }
@@ -163,23 +174,37 @@ size_t Scheduler::BlocksPromised() const {
 void Scheduler::AdmitAndPrefill(size_t* budget) {
   while (*budget > 0 && !waiting_.empty() && running_.size() < options_.running_max) {
     ScheduledRequest* request = waiting_.begin()->second;
-    // First come, first served: nobody overtakes a request for which there is no room yet. An older
-    // request that was preempted must not be overtaken by running ones either, so running_ stays
-    // ordered by age.
-    if (KvBlocksFor(request->tokens.size()) + BlocksPromised() > allocator_.free()) return;
-    waiting_.erase(waiting_.begin());
-    const auto at = std::upper_bound(
-        running_.begin(), running_.end(), request,
-        [](const ScheduledRequest* a, const ScheduledRequest* b) { return a->id < b->id; });
-    running_.insert(at, request);
-    request->tokens.reserve(request->tokens_max);
-    request->blocks.reserve(KvBlocksFor(request->tokens_max));
-    plan_.admitted.push_back(request->id);
+    const PrefixMatch match =
+        pool_.Find(request->tokens, ReusableBlocks(*request), &request->table);
+    // First come, first served: nobody overtakes a request for which there is no room yet. Blocks
+    // that it shares with running requests take none.
+    const size_t need = KvBlocksFor(request->tokens.size()) - (match.blocks.size() - match.idle);
+    if (need + BlocksPromised() > pool_.available()) return;
+    Admit(request, match);
     const size_t rows = std::min(request->pending(), *budget);
-    OCTET_CHECK(allocator_.Grow(&request->blocks, KvBlocksFor(rows)));
+    OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
     AddRows(request, rows);
     *budget -= rows;
   }
+}
+
+void Scheduler::Admit(ScheduledRequest* request, const PrefixMatch& match) {
+  waiting_.erase(request->id);
+  // An older request that was preempted must not be overtaken by running ones either, so running_
+  // stays ordered by age.
+  const auto at = std::upper_bound(
+      running_.begin(), running_.end(), request,
+      [](const ScheduledRequest* a, const ScheduledRequest* b) { return a->id < b->id; });
+  running_.insert(at, request);
+  request->tokens.reserve(request->tokens_max);
+  request->table.Reserve(request->tokens_max);
+  request->computed = static_cast<uint32_t>(match.positions());
+  pool_.Adopt(match, &request->table);
+  plan_.admitted.push_back(request->id);
+  if (!options_.prefix_cache || request->preemptions > 0) return;
+  request->cached_tokens = request->computed;
+  prefix_stats_.queries += request->prompt_tokens;
+  prefix_stats_.hits += request->cached_tokens;
 }
 
 void Scheduler::AddRows(ScheduledRequest* request, size_t rows) {
@@ -189,8 +214,8 @@ void Scheduler::AddRows(ScheduledRequest* request, size_t rows) {
   sequence.row_begin = batch.rows();
   sequence.rows = rows;
   sequence.position_begin = request->computed;
-  sequence.blocks = request->blocks.data();
-  sequence.block_count = request->blocks.size();
+  sequence.blocks = request->table.blocks.data();
+  sequence.block_count = request->table.blocks.size();
   sequence.logit_begin = batch.logit_rows.size();
   sequence.sample = rows == request->pending();
   for (size_t i = 0; i < rows; ++i) {
@@ -220,6 +245,7 @@ void Scheduler::CommitStep() {
     request->computed += static_cast<uint32_t>(sequence.rows);
     request->logits_from =
         std::max(request->logits_from, std::min(request->computed, request->prompt_tokens - 1));
+    pool_.Enter(request->tokens, request->computed, &request->table);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,13 +16,15 @@
 #include "core/batch.h"
 #include "core/clock.h"
 #include "core/ids.h"
+#include "router/block_pool.h"
 #include "router/cost_model.h"
-#include "router/kv_cache.h"
 
 namespace octet {
 
 struct SchedulerOptions {
   size_t kv_blocks = 0;
+  bool prefix_cache = true;
+  std::string compute_digest;  // of the model, for the keys of the prefix cache
   uint32_t running_max = 64;
   uint32_t waiting_max = 256;
   uint32_t step_tokens_max = 512;    // >= running_max
@@ -44,10 +47,17 @@ struct ScheduledRequest {
   uint32_t computed = 0;     // positions whose K and V are in the cache
   uint32_t logits_from = 0;  // prompt positions before it have had their logits
   uint32_t preemptions = 0;
-  bool progressed = false;  // has gained a token since it was admitted
-  std::vector<BlockId> blocks;
+  uint32_t cached_tokens = 0;  // prompt tokens found in the prefix cache when it was first admitted
+  bool progressed = false;     // has gained a token since it was admitted
+  BlockTable table;            // its salt is set by the caller
 
   size_t pending() const { return tokens.size() - computed; }
+};
+
+// Since the start, in prompt tokens of requests when they were first admitted.
+struct PrefixCacheStats {
+  uint64_t queries = 0;  // looked for
+  uint64_t hits = 0;     // found
 };
 
 // The answer of Plan, valid until the next Plan; the block tables in it only until Remove.
@@ -61,8 +71,9 @@ struct StepPlan {
 
 // One thread. Rules: rows that decode come before prefill; the oldest request comes first; the
 // queue is served in order of arrival, a request is admitted when the cache has room for all it has
-// to compute; blocks are taken as positions are reached; when there is none left, the youngest
-// running request gives its blocks back and is computed again later with the same tokens.
+// to compute, and takes over what the prefix cache has of it, all but one position at most; blocks
+// are taken as positions are reached; when there is none left, the youngest running request gives
+// its blocks back and is computed again later with the same tokens.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
@@ -87,8 +98,11 @@ class Scheduler {
   const ScheduledRequest* Find(RequestId id) const;
   size_t running() const { return running_.size(); }
   size_t waiting() const { return waiting_.size(); }
-  size_t blocks_total() const { return allocator_.total(); }
-  size_t blocks_used() const { return allocator_.total() - allocator_.free(); }
+  size_t blocks_total() const { return pool_.total(); }
+  size_t blocks_used() const { return pool_.total() - pool_.available(); }
+  // Kept for requests to come; given away when running ones need them.
+  size_t blocks_idle() const { return pool_.idle(); }
+  const PrefixCacheStats& prefix_cache_stats() const { return prefix_stats_; }
 
  private:
   void Expire(MonotonicTime now);
@@ -97,12 +111,14 @@ class Scheduler {
   void PlanDecode();
   void PlanPrefill();
   void AdmitAndPrefill(size_t* budget);
+  void Admit(ScheduledRequest* request, const PrefixMatch& match);
   size_t PrefillBudget() const;
   size_t BlocksPromised() const;
   void AddRows(ScheduledRequest* request, size_t rows);
 
   const SchedulerOptions options_;
-  BlockAllocator allocator_;
+  BlockPool pool_;
+  PrefixCacheStats prefix_stats_;
   StepCostModel cost_;
   // Shrinks after a step that took longer than itl_ms_max, recovers slowly.
   double trim_ = 1.0;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -111,15 +113,27 @@ std::map<RequestId, std::vector<TokenId>> RunAll(Scheduler* scheduler,
   return outputs;
 }
 
+// A request whose prompt begins like that of every other of its family, for `shared` tokens.
+ScheduledRequest Relative(uint64_t id, uint64_t family, uint32_t shared, uint32_t prompt,
+                          uint32_t output) {
+  ScheduledRequest request = Request(id, prompt, output);
+  const ScheduledRequest parent = Request(1000 + family, prompt, 0);
+  std::copy_n(parent.tokens.begin(), std::min(shared, prompt), request.tokens.begin());
+  return request;
+}
+
 TEST(SchedulerTest, RandomLoadsKeepTheBudgetEndAndGiveTheSameTokens) {
+  uint64_t hits = 0;
   for (uint32_t seed = 0; seed < 60; ++seed) {
     std::mt19937 random(seed);
     std::vector<ScheduledRequest> requests;
     const size_t count = 1 + random() % 30;
     for (size_t i = 0; i < count; ++i) {
-      requests.push_back(Request(i + 1, 1 + random() % 300, 1 + random() % 150));
+      requests.push_back(
+          Relative(i + 1, random() % 3, random() % 300, 1 + random() % 300, 1 + random() % 150));
     }
     SchedulerOptions roomy = Options(2000);
+    roomy.prefix_cache = false;
     Scheduler alone(roomy);
     for (const auto& r : requests) ASSERT_TRUE(alone.Submit(r).ok());
     const auto expected = RunAll(&alone, roomy);
@@ -129,12 +143,19 @@ TEST(SchedulerTest, RandomLoadsKeepTheBudgetEndAndGiveTheSameTokens) {
     tight.step_tokens_max = tight.running_max + random() % 100;
     tight.chunk_tokens = random() % 2 == 0 ? 0 : 1 + random() % 70;
     tight.preempt_every_steps = random() % 3 == 0 ? 1 + random() % 5 : 0;
+    tight.prefix_cache = random() % 4 != 0;
     Scheduler squeezed(tight);
     for (const auto& r : requests) ASSERT_TRUE(squeezed.Submit(r).ok());
     const auto actual = RunAll(&squeezed, tight);
     ASSERT_EQ(actual, expected) << "seed " << seed;
     ASSERT_EQ(actual.size(), count);
+    const PrefixCacheStats& stats = squeezed.prefix_cache_stats();
+    uint64_t prompt_tokens = 0;
+    for (const auto& r : requests) prompt_tokens += r.prompt_tokens;
+    ASSERT_EQ(stats.queries, tight.prefix_cache ? prompt_tokens : 0);
+    hits += stats.hits;
   }
+  EXPECT_GT(hits, 10000u);
 }
 
 TEST(SchedulerTest, AFullCachePreemptsTheYoungest) {
@@ -322,6 +343,141 @@ TEST(SchedulerTest, PromptLogitsAreAskedOnceEvenAfterAPreemption) {
     }
   }
   for (uint32_t p = 0; p < 49; ++p) EXPECT_EQ(asked.count(p), 1u) << p;
+}
+
+// Runs the one request to its end; gives the rows that were computed for it.
+size_t RunOne(Scheduler* scheduler, FakeModel* model, ScheduledRequest request,
+              std::vector<TokenId>* tokens = nullptr, uint32_t* cached = nullptr) {
+  const RequestId id = request.id;
+  EXPECT_TRUE(scheduler->Submit(std::move(request)).ok());
+  size_t rows = 0;
+  while (scheduler->Find(id) != nullptr) {
+    const StepPlan& plan = scheduler->Plan({});
+    rows += plan.batch.rows();
+    const auto next = model->Run(plan.batch);
+    scheduler->CommitStep();
+    const ScheduledRequest* running = scheduler->Find(id);
+    if (cached != nullptr) *cached = running->cached_tokens;
+    for (const auto& [sampled, token] : next) {
+      if (tokens != nullptr) {
+        *tokens = running->tokens;
+        tokens->push_back(token);
+      }
+      if (running->tokens.size() + 1 == running->tokens_max) {
+        scheduler->Remove(sampled);
+        break;
+      }
+      scheduler->CommitToken(sampled, token);
+    }
+  }
+  return rows;
+}
+
+ScheduledRequest With(uint64_t id, std::vector<TokenId> prompt, uint32_t output) {
+  ScheduledRequest request = Request(id, 1, 0);
+  request.prompt_tokens = static_cast<uint32_t>(prompt.size());
+  request.tokens = std::move(prompt);
+  request.tokens_max = request.prompt_tokens + output;
+  return request;
+}
+
+TEST(PrefixCacheTest, ASecondTurnComputesOnlyWhatIsNew) {
+  const SchedulerOptions options = Options(100);
+  Scheduler scheduler(options);
+  FakeModel model;
+  std::vector<TokenId> turn;
+  EXPECT_EQ(RunOne(&scheduler, &model, Request(1, 200, 60), &turn), 200u + 59);
+  ASSERT_EQ(turn.size(), 260u);
+  EXPECT_EQ(scheduler.blocks_used(), 0u);
+  EXPECT_EQ(scheduler.blocks_idle(), 4u);  // 259 positions were computed
+  for (TokenId t = 0; t < 30; ++t) turn.push_back(t);
+  std::vector<TokenId> expected, actual;
+  uint32_t cached = 0;
+  Scheduler cold(options);
+  RunOne(&cold, &model, With(2, turn, 5), &expected);
+  EXPECT_EQ(RunOne(&scheduler, &model, With(2, turn, 5), &actual, &cached), 290u - 256 + 4);
+  EXPECT_EQ(actual, expected);
+  EXPECT_EQ(cached, 256u);
+  EXPECT_EQ(scheduler.prefix_cache_stats().queries, 200u + 290);
+  EXPECT_EQ(scheduler.prefix_cache_stats().hits, 256u);
+}
+
+TEST(PrefixCacheTest, APromptThatIsWhollyCachedStillComputesItsLastPosition) {
+  Scheduler scheduler(Options(100));
+  FakeModel model;
+  RunOne(&scheduler, &model, Request(1, 129, 1));
+  const std::vector<TokenId> tokens = Request(1, 129, 0).tokens;
+  for (const uint32_t prompt : {128u, 129u}) {
+    ASSERT_TRUE(scheduler.Submit(With(prompt, {tokens.begin(), tokens.begin() + prompt}, 4)).ok());
+    const StepPlan& plan = scheduler.Plan({});
+    ASSERT_EQ(plan.batch.sequences.size(), 1u);
+    EXPECT_EQ(plan.batch.sequences[0].position_begin, prompt == 128 ? 64u : 128u);
+    EXPECT_EQ(plan.batch.logit_rows.size(), 1u);
+    scheduler.Remove(RequestId(prompt));
+  }
+}
+
+TEST(PrefixCacheTest, PromptLogitsAreComputedWhateverIsCached) {
+  Scheduler scheduler(Options(100));
+  FakeModel model;
+  RunOne(&scheduler, &model, Request(1, 300, 1));
+  ScheduledRequest again = With(2, Request(1, 300, 0).tokens, 1);
+  again.prompt_logprobs = true;
+  EXPECT_EQ(RunOne(&scheduler, &model, again), 300u);
+  EXPECT_EQ(scheduler.prefix_cache_stats().hits, 0u);
+  // What it computed is of use to others all the same.
+  EXPECT_EQ(RunOne(&scheduler, &model, With(3, again.tokens, 1)), 300u - 256);
+}
+
+TEST(PrefixCacheTest, SaltsKeepRequestsApart) {
+  Scheduler scheduler(Options(100));
+  FakeModel model;
+  const auto rows = [&](uint64_t id, const char* salt) {
+    ScheduledRequest request = With(id, Request(1, 200, 0).tokens, 1);
+    if (salt != nullptr) request.table.salt = std::make_shared<const std::string>(salt);
+    return RunOne(&scheduler, &model, std::move(request));
+  };
+  EXPECT_EQ(rows(1, "a"), 200u);
+  EXPECT_EQ(rows(2, "b"), 200u);
+  EXPECT_EQ(rows(3, nullptr), 200u);
+  EXPECT_EQ(rows(4, "b"), 8u);
+  EXPECT_EQ(rows(5, ""), 8u) << "the empty salt is none";
+}
+
+TEST(PrefixCacheTest, APreemptedRequestFindsItsOwnBlocksAgain) {
+  SchedulerOptions options = Options(100);
+  options.preempt_every_steps = 50;
+  size_t rows[2];
+  std::vector<TokenId> tokens[2];
+  for (const bool cache : {false, true}) {
+    options.prefix_cache = cache;
+    Scheduler scheduler(options);
+    FakeModel model;
+    rows[cache] = RunOne(&scheduler, &model, Request(1, 128, 120), &tokens[cache]);
+    EXPECT_EQ(scheduler.prefix_cache_stats().hits, 0u) << "only what was skipped at first counts";
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  EXPECT_GT(rows[0], 128u + 119 + 2 * 128);
+  EXPECT_LT(rows[1], 128u + 119 + 3 * 64);
+}
+
+TEST(PrefixCacheTest, SharedBlocksTakeRoomOnce) {
+  SchedulerOptions options = Options(10);
+  options.step_tokens_max = 64 * 8;
+  Scheduler scheduler(options);
+  FakeModel model;
+  const ScheduledRequest first = Request(1, 64 * 7, 100);
+  ASSERT_TRUE(scheduler.Submit(first).ok());
+  model.Run(scheduler.Plan({}).batch);
+  scheduler.CommitStep();
+  scheduler.CommitToken(RequestId(1), 1);
+  std::vector<TokenId> prompt = first.tokens;
+  prompt.push_back(7);
+  ASSERT_TRUE(scheduler.Submit(With(2, prompt, 10)).ok());
+  const StepPlan& plan = scheduler.Plan({});
+  EXPECT_THAT(plan.admitted, testing::ElementsAre(RequestId(2)));
+  EXPECT_EQ(plan.batch.rows(), 2u);
+  EXPECT_EQ(scheduler.blocks_used(), 9u);
 }
 
 }  // namespace

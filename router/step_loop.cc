@@ -30,6 +30,9 @@ void StepLoop::Add(IncomingRequest incoming) {
   // A resumed stream has had them.
   scheduled.prompt_logprobs = request.prompt_logprobs && request.resume_index == 0;
   scheduled.deadline = request.deadline;
+  if (!request.cache_salt.empty()) {
+    scheduled.table.salt = std::make_shared<const std::string>(std::move(request.cache_salt));
+  }
   const uint32_t prompt_tokens = scheduled.prompt_tokens;
   const absl::Status status = scheduler_.Submit(std::move(scheduled));
   if (!status.ok()) {
@@ -179,7 +182,9 @@ void StepLoop::Finish(RequestId id, Active* active, FinishReason reason) {
   result.stop_match = active->output->stop_match();
   result.usage.prompt_tokens = active->prompt_tokens;
   result.usage.completion_tokens = active->output->tokens();
-  result.usage.preemptions = scheduler_.Find(id)->preemptions;
+  const ScheduledRequest& scheduled = *scheduler_.Find(id);
+  result.usage.cached_tokens = scheduled.cached_tokens;
+  result.usage.preemptions = scheduled.preemptions;
   result.usage.queue_ms = (*active->admitted - active->submitted).millis();
   result.usage.prefill_ms = (*active->first_token - *active->admitted).millis();
   result.usage.decode_ms = (now - *active->first_token).millis();
@@ -195,6 +200,9 @@ EngineStats StepLoop::stats() const {
   stats.running = static_cast<uint32_t>(scheduler_.running());
   stats.waiting = static_cast<uint32_t>(scheduler_.waiting());
   stats.kv_blocks_used = scheduler_.blocks_used();
+  stats.kv_blocks_idle = scheduler_.blocks_idle();
+  stats.prefix_cache_queries = scheduler_.prefix_cache_stats().queries;
+  stats.prefix_cache_hits = scheduler_.prefix_cache_stats().hits;
   return stats;
 }
 

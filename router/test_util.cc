@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "model/safetensors.h"
+#include "router/block_pool.h"
 #include "transport/local/local_link.h"
 
 namespace octet {

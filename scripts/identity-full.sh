@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the identity test over every combination of placement, transport, replication, batch, chunk,
-# threads, instruction set, preemption and weights (about 12,000 runs on a CPU with AVX-512) and
-# writes the result to docs/identity.md. Takes an hour or more.
+# threads, instruction set, preemption, prefix cache and weights (about 24,000 runs on a CPU with
+# AVX-512) and writes the result to docs/identity.md. Takes hours.
 #   scripts/identity-full.sh [OUTPUT]
 set -eu -o pipefail
 cd "$(dirname "$0")/.."
@@ -21,9 +21,9 @@ OCTET_IDENTITY_FULL=1 "$test_binary" --gtest_filter='*FullProduct*' >"$table" ||
   echo "Written by \`scripts/identity-full.sh\`. Thirty-two requests (greedy and sampled) run on tiny"
   echo "models in every combination of: in-process, or 1, 2, 3, 4, 8 workers behind local links or"
   echo "gRPC; replication 1, 2; batch 1, 7, 32; prefill chunk 1, 16, 64, whole; 1, 2 threads; every"
-  echo "instruction set of the CPU (scalar, AVX2, AVX-512); preemption off and on. A run is equal when"
-  echo "the SHA-256 of all tokens and of the bits of all log-probabilities is that of the plainest run:"
-  echo "in-process, scalar, one thread, one request at a time."
+  echo "instruction set of the CPU (scalar, AVX2, AVX-512); preemption off and on; prefix cache off and"
+  echo "on. A run is equal when the SHA-256 of all tokens and of the bits of all log-probabilities is"
+  echo "that of the plainest run: in-process, scalar, one thread, one request at a time, no cache."
   echo
   echo "CPU: $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | sed 's/^ //')," \
     "commit $(git rev-parse --short HEAD)."

@@ -214,6 +214,11 @@ absl::StatusOr<GenerationRequest> ResolveGenerateRequest(const octet::v1::Genera
   }
   out.logprobs = request.logprobs() || out.top_logprobs > 0;
   out.prompt_logprobs = request.prompt_logprobs();
+  out.cache_salt = request.cache_salt();
+  if (out.cache_salt.size() > kCacheSaltBytesMax) {
+    return FieldError("cache_salt", absl::StrCat("a length of ", out.cache_salt.size()),
+                      absl::StrCat("at most ", kCacheSaltBytesMax, " bytes"));
+  }
   out.skip_special_tokens =
       request.has_skip_special_tokens() ? request.skip_special_tokens() : true;
   OCTET_ASSIGN_OR_RETURN(out.prompt, ResolvePrompt(request, model));

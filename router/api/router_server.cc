@@ -150,6 +150,8 @@ MemberReport RouterServer::Impl::Report() const {
   report.load.requests_running = stats.running;
   report.load.requests_waiting = stats.waiting;
   report.load.tokens_generated = stats.generated_tokens;
+  report.load.prefix_cache_queries = stats.prefix_cache_queries;
+  report.load.prefix_cache_hits = stats.prefix_cache_hits;
   report.load.dispatches = dispatcher->stats().dispatches;
   return report;
 }

@@ -1,6 +1,6 @@
 // The same requests give the same tokens and the same log-probabilities, bit for bit, however they
 // are computed: placement, transport, replication, batch, chunk, threads, instruction set,
-// preemption. Every test run covers each pair of values of each two of these; with
+// preemption, prefix cache. Every test run covers each pair of values of each two of these; with
 // OCTET_IDENTITY_FULL=1 the whole product runs and a table for docs/identity.md is printed (n: only
 // every n-th combination).
 #include <algorithm>
@@ -66,7 +66,8 @@ enum Dimension {
   kLevelD,
   kBatchD,
   kChunkD,
-  kPreemptD
+  kPreemptD,
+  kPrefixCacheD
 };
 
 std::vector<size_t> Sizes() {
@@ -77,6 +78,7 @@ std::vector<size_t> Sizes() {
           static_cast<size_t>(DetectCpuLevel()) + 1,
           std::size(kBatches),
           std::size(kChunks),
+          2,
           2};
 }
 
@@ -97,16 +99,21 @@ std::string Describe(const Configuration& c) {
                       ", replication ", kReplications[c[kReplicationD]], ", threads ",
                       kThreads[c[kThreadsD]], ", ", CpuLevelName(static_cast<CpuLevel>(c[kLevelD])),
                       ", batch ", kBatches[c[kBatchD]], ", chunk ", kChunks[c[kChunkD]],
-                      c[kPreemptD] == 1 ? ", preempting" : "");
+                      c[kPreemptD] == 1 ? ", preempting" : "",
+                      c[kPrefixCacheD] == 1 ? ", prefix cache" : "");
 }
 
-// Even requests are greedy, odd ones sampled, each with its own settings. Every eighth prompt
-// crosses a block of the cache.
+// Every eighth prompt crosses a block of the cache.
+bool IsLong(uint32_t index) { return index % 8 == 7; }
+
+// Even requests are greedy, odd ones sampled, each with its own settings. Long prompts have their
+// first block in common.
 GenerationRequest MakeRequest(uint32_t index, uint32_t vocab) {
   GenerationRequest request;
-  const uint32_t length = index % 8 == 7 ? 60 + index : 2 + (index * 5) % 19;
+  const uint32_t length = IsLong(index) ? 60 + index : 2 + (index * 5) % 19;
   for (uint32_t i = 0; i < length; ++i) {
-    request.prompt.push_back(static_cast<TokenId>((index * 37 + i * 11 + i * i * 3) % vocab));
+    const uint32_t own = IsLong(index) && i < kKvBlockPositions ? 7 : index;
+    request.prompt.push_back(static_cast<TokenId>((own * 37 + i * 11 + i * i * 3) % vocab));
   }
   SamplingSettings& s = request.sampling;
   s.temperature = index % 2 == 0 ? 0.0f : 0.7f + 0.05f * static_cast<float>(index);
@@ -122,13 +129,16 @@ GenerationRequest MakeRequest(uint32_t index, uint32_t vocab) {
 }
 
 struct Outcome {
-  std::string greedy;    // SHA-256 of the tokens of greedy requests
-  std::string sampled;   // and of sampled ones
-  std::string logprobs;  // of the bits of all log-probabilities
+  std::string greedy;         // SHA-256 of the tokens of greedy requests
+  std::string sampled;        // and of sampled ones
+  std::string logprobs;       // of the bits of all log-probabilities
+  bool repeats_equal = true;  // of requests asked again with the prefix cache on
+  uint64_t cached_tokens = 0;
   uint64_t preemptions = 0;
   size_t distinct_tokens = 0;
   friend bool operator==(const Outcome& a, const Outcome& b) {
-    return a.greedy == b.greedy && a.sampled == b.sampled && a.logprobs == b.logprobs;
+    return a.greedy == b.greedy && a.sampled == b.sampled && a.logprobs == b.logprobs &&
+           a.repeats_equal == b.repeats_equal;
   }
 };
 
@@ -156,6 +166,7 @@ class IdentityTest : public testing::Test {
     options.chunk_tokens = kChunks[c[kChunkD]];
     options.step_tokens_max = kWhole + options.running_max;
     options.kv_cache_bytes = 16u << 20;
+    options.prefix_cache = c[kPrefixCacheD] == 1;
     if (c[kPreemptD] == 1) {
       // Both kinds: by the hook, and by a cache of eight blocks.
       options.preempt_every_steps = options.chunk_tokens == 1 ? 13 : 3;
@@ -167,7 +178,26 @@ class IdentityTest : public testing::Test {
     auto engine = Engine::Start(package, *std::move(weights), MakeByteTokenizer(config.vocab),
                                 dispatcher.get(), &clock_, options);
     OCTET_CHECK(engine.ok()) << engine.status().ToString();
-    return Generate(engine->get(), config.vocab);
+    Outcome outcome = Generate(engine->get(), config.vocab);
+    if (options.prefix_cache) AskAgain(engine->get(), config.vocab, &outcome);
+    return outcome;
+  }
+
+  // The long requests once more: what they share with the first time comes from the cache.
+  void AskAgain(Engine* engine, uint32_t vocab, Outcome* outcome) {
+    for (uint32_t i = 0; i < kRequests; ++i) {
+      if (!IsLong(i)) continue;
+      const auto sink = std::make_shared<CollectingSink>();
+      EXPECT_TRUE(engine->Submit(MakeRequest(i, vocab), sink).ok());
+      sink->WaitEnd();
+      EXPECT_TRUE(sink->status.ok()) << sink->status;
+      outcome->cached_tokens += sink->result.usage.cached_tokens;
+      outcome->repeats_equal &= sink->tokens == long_sinks_.at(i)->tokens;
+      const auto& first = long_sinks_.at(i)->logprobs;
+      outcome->repeats_equal &= std::equal(
+          first.begin(), first.end(), sink->logprobs.begin(), sink->logprobs.end(),
+          [](const TokenLogprob& a, const TokenLogprob& b) { return a.logprob == b.logprob; });
+    }
   }
 
   Outcome Generate(Engine* engine, uint32_t vocab) {
@@ -182,6 +212,7 @@ class IdentityTest : public testing::Test {
     std::set<TokenId> distinct;
     for (uint32_t i = 0; i < kRequests; ++i) {
       sinks[i]->WaitEnd();
+      if (IsLong(i)) long_sinks_[i] = sinks[i];
       EXPECT_TRUE(sinks[i]->status.ok()) << sinks[i]->status;
       EXPECT_EQ(sinks[i]->tokens.size(), kNewTokens);
       const std::vector<TokenId>& tokens = sinks[i]->tokens;
@@ -225,6 +256,7 @@ class IdentityTest : public testing::Test {
   TempDirectory temp_;
   std::map<size_t, std::shared_ptr<const ModelPackage>> packages_;
   std::map<size_t, Outcome> expected_;
+  std::map<uint32_t, std::shared_ptr<CollectingSink>> long_sinks_;  // of the latest Generate
   std::shared_ptr<const ModelPackage> group_package_;
   GroupShape group_shape_;
   std::unique_ptr<WorkerGroup> group_;
@@ -250,6 +282,12 @@ TEST_F(IdentityTest, EveryPairOfValuesGivesTheSameTokens) {
     EXPECT_EQ(outcome.greedy, expected.greedy) << Describe(c);
     EXPECT_EQ(outcome.sampled, expected.sampled) << Describe(c);
     EXPECT_EQ(outcome.logprobs, expected.logprobs) << Describe(c);
+    EXPECT_TRUE(outcome.repeats_equal) << Describe(c);
+    if (c[kPrefixCacheD] == 1) {
+      // The first block of four requests, which are one. A cache of eight blocks may have lost it.
+      EXPECT_GE(outcome.cached_tokens, 3u * kKvBlockPositions) << Describe(c);
+      EXPECT_LE(outcome.cached_tokens, 4u * kKvBlockPositions) << Describe(c);
+    }
     if (c[kPreemptD] == 1) {
       EXPECT_GT(outcome.preemptions, 0u) << Describe(c);
     }

@@ -156,6 +156,17 @@ TokenId ArgMax(absl::Span<const float> logits);
 float LogSumExp(absl::Span<const float> x);
 // True where every value is finite.
 bool AllFinite(absl::Span<const float> x);
+// Both of logits at once: ArgMax and AllFinite.
+struct LogitScan {
+  TokenId best = 0;
+  bool finite = true;
+};
+LogitScan ScanLogits(absl::Span<const float> logits);
+// out[i] = the greatest number (-inf where there is none) of the i-th `piece` values of x; the last
+// piece may be shorter.
+void PieceMaxima(absl::Span<const float> x, size_t piece, float* out);
+// out[i] = exp((x[i] - max) / divisor).
+void ExpScaled(absl::Span<const float> x, float max, float divisor, float* out);
 
 }  // namespace octet
 

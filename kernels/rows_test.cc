@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/math.h"
 #include "kernels/test_util.h"
 
 namespace octet {
@@ -282,6 +283,43 @@ TEST(HeadsTest, LogSumExpMatchesMathsAndItsEdges) {
   EXPECT_EQ(LogSumExp(std::vector<float>{0, INFINITY}), INFINITY);
   EXPECT_TRUE(std::isnan(LogSumExp(std::vector<float>{0, NAN})));
   EXPECT_EQ(LogSumExp(std::vector<float>{3e38f}), 3e38f);
+}
+
+TEST(HeadsTest, AScanIsBothAtOnceWhateverTheLength) {
+  for (const size_t n : {1u, 15u, 64u, 1023u, 1024u, 1025u, 5000u}) {
+    std::vector<float> x = Normal(n, static_cast<uint32_t>(n));
+    const auto best = static_cast<TokenId>(std::max_element(x.begin(), x.end()) - x.begin());
+    EXPECT_EQ(ScanLogits(x).best, best) << n;
+    EXPECT_TRUE(ScanLogits(x).finite) << n;
+    for (const size_t at : {size_t{0}, n / 2, n - 1}) {
+      for (const float bad : {NAN, INFINITY, -INFINITY}) {
+        std::vector<float> y = x;
+        y[at] = bad;
+        EXPECT_FALSE(ScanLogits(y).finite) << n << " " << at;
+        EXPECT_EQ(ScanLogits(y).best, ArgMax(y));
+      }
+    }
+  }
+  // The first number may lie behind pieces without any.
+  std::vector<float> x(3000, NAN);
+  EXPECT_EQ(ArgMax(x), 0);
+  x[2500] = x[2600] = -INFINITY;
+  EXPECT_EQ(ArgMax(x), 2500);
+}
+
+TEST(HeadsTest, PiecesAndScaledExponentialsMatchTheirDefinitions) {
+  for (const size_t n : {1u, 100u, 128u, 1000u}) {
+    const std::vector<float> x = Normal(n, 4, 10.0f);
+    std::vector<float> maxima((n + 127) / 128), scaled(n);
+    PieceMaxima(x, 128, maxima.data());
+    for (size_t p = 0; p < maxima.size(); ++p) {
+      const auto begin = x.begin() + static_cast<ptrdiff_t>(p * 128);
+      const auto end = x.begin() + static_cast<ptrdiff_t>(std::min(n, p * 128 + 128));
+      EXPECT_EQ(maxima[p], *std::max_element(begin, end));
+    }
+    ExpScaled(x, 3.5f, 0.7f, scaled.data());
+    for (size_t i = 0; i < n; ++i) EXPECT_EQ(scaled[i], ExpF((x[i] - 3.5f) / 0.7f)) << i;
+  }
 }
 
 TEST(HeadsTest, AllFinite) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "core/check.h"
@@ -20,6 +21,8 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 // end among the first few.
 constexpr size_t kSortFirst = 64;
 constexpr size_t kSortGrowth = 8;
+// Logits whose greatest is looked at first.
+constexpr size_t kPiece = 128;
 
 bool Adjusts(const SampleInput& input) {
   const SamplingSettings& s = *input.settings;
@@ -29,7 +32,13 @@ bool Adjusts(const SampleInput& input) {
 
 }  // namespace
 
-Sampler::Sampler(size_t vocab) : adjusted_(vocab), counts_(vocab), candidates_(vocab) {
+Sampler::Sampler(size_t vocab)
+    : adjusted_(vocab),
+      counts_(vocab),
+      weights_(vocab),
+      maxima_((vocab + kPiece - 1) / kPiece),
+      bounds_(maxima_.size()) {
+  candidates_.reserve(vocab);
   mass_.reserve(vocab);
 }
 
@@ -64,16 +73,41 @@ absl::Span<const float> Sampler::Adjust(const SampleInput& input) {
 
 TokenId Sampler::Sample(const SampleInput& input) {
   OCTET_CHECK_EQ(input.logits.size(), adjusted_.size());
-  absl::Span<const float> logits = Adjust(input);
-  const TokenId best = ArgMax(logits);
+  const absl::Span<const float> logits = Adjust(input);
+  const bool known = input.best.has_value() && logits.data() == input.logits.data();
+  const TokenId best = known ? *input.best : ArgMax(logits);
   if (logits[best] == kMinusInfinity) return ArgMax(input.logits);
   const SamplingSettings& s = *input.settings;
   if (s.temperature == 0.0f) return best;
-  return Draw(logits, s,
+  return Draw(logits, logits[best], s,
               UniformDraw(s.seed, input.choice, static_cast<uint32_t>(input.output.size())));
 }
 
-void Sampler::SortPrefix(size_t count) {
+// Makes candidates_ the `count` best of the logits and a few more, in no order. Where `count`
+// pieces have a logit as great as some bound, at least as many logits do; pieces without need not
+// be looked through.
+void Sampler::Take(absl::Span<const float> logits, size_t count) {
+  float bound = kMinusInfinity;
+  if (count <= maxima_.size()) {
+    bounds_ = maxima_;
+    const auto last = bounds_.begin() + static_cast<ptrdiff_t>(count) - 1;
+    std::nth_element(bounds_.begin(), last, bounds_.end(), std::greater<float>());
+    bound = *last;
+  }
+  candidates_.clear();
+  for (size_t p = 0; p < maxima_.size(); ++p) {
+    if (maxima_[p] < bound) continue;
+    const size_t end = std::min(logits.size(), (p + 1) * kPiece);
+    for (size_t i = p * kPiece; i < end; ++i) {
+      if (logits[i] >= bound) candidates_.push_back({logits[i], static_cast<TokenId>(i)});
+    }
+  }
+  sorted_ = 0;
+}
+
+void Sampler::SortPrefix(absl::Span<const float> logits, size_t count) {
+  // A bound that every piece reaches leaves the best few percent; past them all are taken.
+  if (count > candidates_.size()) Take(logits, std::max(count, maxima_.size()));
   count = std::min(count, candidates_.size());
   if (count <= sorted_) return;
   const auto better = [](const Candidate& a, const Candidate& b) {
@@ -88,25 +122,42 @@ void Sampler::SortPrefix(size_t count) {
   sorted_ = count;
 }
 
+// How far to sort when what is sorted did not do: first what is at hand, then what is cheap to
+// take.
+size_t Sampler::MoreToSort() const {
+  const size_t more = sorted_ * kSortGrowth;
+  if (sorted_ < candidates_.size()) return std::min(more, candidates_.size());
+  if (sorted_ < maxima_.size()) return std::min(more, maxima_.size());
+  return more;
+}
+
+// In double, in id order.
+double Sampler::TotalWeight(absl::Span<const float> logits, float greatest, float temperature) {
+  ExpScaled(logits, greatest, temperature, weights_.data());
+  double total = 0;
+  for (const float w : weights_) total += static_cast<double>(w);
+  return total;
+}
+
 // Walks the candidates from the best down, in double. Each filter bounds the walk: top_k by number,
 // min_p by weight against the best, top_p by the mass that came before against the mass of what
 // top_k left. The draw then falls on the mass that was kept.
-TokenId Sampler::Draw(absl::Span<const float> logits, const SamplingSettings& s, double u) {
+TokenId Sampler::Draw(absl::Span<const float> logits, float greatest, const SamplingSettings& s,
+                      double u) {
   const size_t vocab = logits.size();
-  for (size_t i = 0; i < vocab; ++i) candidates_[i] = {logits[i], static_cast<TokenId>(i)};
-  sorted_ = 0;
   const size_t keep = s.top_k > 0 ? std::min<size_t>(static_cast<size_t>(s.top_k), vocab) : vocab;
-  SortPrefix(std::min(keep, kSortFirst));
-  const float greatest = candidates_[0].logit;
+  PieceMaxima(logits, kPiece, maxima_.data());
+  Take(logits, kSortFirst);
+  SortPrefix(logits, std::min(keep, kSortFirst));
   const auto weight = [&](float logit) {
     return static_cast<double>(ExpF((logit - greatest) / s.temperature));
   };
   double total = 0;  // mass of what top_k left
   if (keep < vocab) {
-    SortPrefix(keep);
+    SortPrefix(logits, keep);
     for (size_t i = 0; i < keep; ++i) total += weight(candidates_[i].logit);
   } else {
-    for (const float l : logits) total += weight(l);
+    total = TotalWeight(logits, greatest, s.temperature);
   }
   const bool whole = s.top_p >= 1.0f && s.min_p <= 0.0f;
   const double nucleus = s.top_p >= 1.0f ? std::numeric_limits<double>::infinity()
@@ -114,7 +165,7 @@ TokenId Sampler::Draw(absl::Span<const float> logits, const SamplingSettings& s,
   mass_.clear();
   double sum = 0;
   for (size_t i = 0; i < keep; ++i) {
-    if (i == sorted_) SortPrefix(std::min(keep, sorted_ * kSortGrowth));
+    if (i == sorted_) SortPrefix(logits, std::min(keep, MoreToSort()));
     const double w = weight(candidates_[i].logit);
     if (w == 0.0 || (i > 0 && w < static_cast<double>(s.min_p))) break;
     sum += w;

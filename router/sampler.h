@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -15,6 +16,7 @@ namespace octet {
 
 struct SampleInput {
   absl::Span<const float> logits;    // [vocab], finite
+  std::optional<TokenId> best;       // ArgMax(logits), where the caller knows it
   absl::Span<const TokenId> prompt;  // for repetition_penalty
   absl::Span<const TokenId> output;  // generated so far; its length is the token's position
   const SamplingSettings* settings = nullptr;
@@ -44,13 +46,20 @@ class Sampler {
   };
 
   absl::Span<const float> Adjust(const SampleInput& input);
-  TokenId Draw(absl::Span<const float> logits, const SamplingSettings& settings, double u);
+  TokenId Draw(absl::Span<const float> logits, float greatest, const SamplingSettings& settings,
+               double u);
+  double TotalWeight(absl::Span<const float> logits, float greatest, float temperature);
+  void Take(absl::Span<const float> logits, size_t count);
   // Makes candidates_[0..count) the `count` best, in order.
-  void SortPrefix(size_t count);
+  void SortPrefix(absl::Span<const float> logits, size_t count);
+  size_t MoreToSort() const;
 
-  std::vector<float> adjusted_;        // [vocab]
-  std::vector<uint32_t> counts_;       // [vocab], zero between calls
-  std::vector<Candidate> candidates_;  // [vocab]
+  std::vector<float> adjusted_;   // [vocab]
+  std::vector<uint32_t> counts_;  // [vocab], zero between calls
+  std::vector<float> weights_;    // [vocab]
+  std::vector<float> maxima_;     // of pieces of the logits, and the same to be reordered
+  std::vector<float> bounds_;
+  std::vector<Candidate> candidates_;  // the best so many of them, up to all
   std::vector<double> mass_;           // [vocab]: weight of the sorted candidates
   size_t sorted_ = 0;
 };

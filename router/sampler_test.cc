@@ -7,9 +7,12 @@
 #include <numeric>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/kernels.h"
+#include "kernels/math.h"
 #include "router/philox.h"
 
 namespace octet {
@@ -311,6 +314,69 @@ TEST(LogprobTest, TopEqualsASortOnRandomLogits) {
     });
     const TokenLogprob result = ComputeLogprob(logits, 0, 10);
     for (size_t i = 0; i < 10; ++i) EXPECT_EQ(result.top[i].first, order[i]);
+  }
+}
+
+// Steps 5 to 8 of docs/numerics.md, word for word and with no thought of speed.
+TokenId PlainDraw(const std::vector<float>& logits, const SamplingSettings& s, double u) {
+  std::vector<TokenId> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto at = [&](TokenId id) { return logits[static_cast<size_t>(id)]; };
+  std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return at(a) > at(b); });
+  const float best = at(order[0]);
+  const auto weight = [&](TokenId id) {
+    return static_cast<double>(ExpF((at(id) - best) / s.temperature));
+  };
+  const bool cut = s.top_k > 0 && static_cast<size_t>(s.top_k) < order.size();
+  double mass = 0;
+  if (cut) order.resize(static_cast<size_t>(s.top_k));
+  std::vector<TokenId> summed = order;
+  if (!cut) std::sort(summed.begin(), summed.end());
+  for (const TokenId id : summed) mass += weight(id);
+  std::vector<std::pair<double, TokenId>> kept;
+  double sum = 0;
+  for (const TokenId id : order) {
+    const double w = weight(id);
+    if (w == 0 || (!kept.empty() && w < static_cast<double>(s.min_p))) break;
+    sum += w;
+    kept.emplace_back(sum, id);
+    if (s.top_p < 1 && sum >= static_cast<double>(s.top_p) * mass) break;
+  }
+  const bool whole = s.top_p >= 1 && s.min_p <= 0;
+  const double target = u * (whole ? mass : sum);
+  for (const auto& [running, id] : kept) {
+    if (running > target) return id;
+  }
+  return kept.back().second;
+}
+
+TEST(SamplerTest, ALargeVocabularyGivesTheTokensOfTheDefinition) {
+  // Flat and peaked, spread out and crowded into one place, with many ties, and a vocabulary that
+  // does not end with a piece.
+  for (const size_t vocab : {20001u, 33000u, 5000u}) {
+    for (int kind = 0; kind < 4; ++kind) {
+      std::vector<float> logits = RandomLogits(vocab, 7 + static_cast<uint32_t>(kind), 2);
+      for (size_t i = 0; i < vocab; ++i) {
+        if (kind == 1) logits[i] = std::round(logits[i] * 4) / 4;
+        if (kind == 2 && i / 500 == 9) logits[i] += 8;
+        if (kind == 3) logits[i] *= 0.01f;
+      }
+      Sampler sampler(vocab);
+      for (uint64_t seed = 0; seed < 24; ++seed) {
+        SamplingSettings s;
+        s.seed = seed;
+        s.temperature = seed % 2 == 0 ? 1.0f : 0.7f;
+        s.top_k = seed % 3 == 1 ? static_cast<int32_t>(1 + seed * 9) : 0;
+        s.top_p = seed % 4 == 2 ? 0.9f : 1.0f;
+        s.min_p = seed % 5 == 3 ? 0.01f : 0.0f;
+        SampleInput input;
+        input.logits = logits;
+        input.settings = &s;
+        if (seed % 2 == 0) input.best = ArgMax(logits);
+        EXPECT_EQ(sampler.Sample(input), PlainDraw(logits, s, UniformDraw(seed, 0, 0)))
+            << vocab << " kind " << kind << " seed " << seed;
+      }
+    }
   }
 }
 

@@ -133,7 +133,8 @@ void StepLoop::HandleLogits(const BatchSequence& sequence, size_t row, uint32_t 
   const auto it = active_.find(id);
   if (it == active_.end()) return;  // an earlier row failed the request
   Active* active = it->second.get();
-  if (!AllFinite(logits)) {
+  const LogitScan scan = ScanLogits(logits);
+  if (!scan.finite) {
     Fail(id, absl::InternalError(
                  absl::StrCat("the model gave NaN or infinite logits at position ", position)));
     return;
@@ -148,13 +149,15 @@ void StepLoop::HandleLogits(const BatchSequence& sequence, size_t row, uint32_t 
     chunk.prompt_logprobs = std::exchange(active->prompt_logprobs, {});
     active->sink->OnChunk(std::move(chunk));
   }
-  if (last && sequence.sample) SampleToken(id, active, logits);
+  if (last && sequence.sample) SampleToken(id, active, logits, scan.best);
 }
 
-void StepLoop::SampleToken(RequestId id, Active* active, absl::Span<const float> logits) {
+void StepLoop::SampleToken(RequestId id, Active* active, absl::Span<const float> logits,
+                           TokenId best) {
   const absl::Span<const TokenId> tokens = scheduler_.Find(id)->tokens;
   SampleInput input;
   input.logits = logits;
+  input.best = best;
   input.prompt = tokens.subspan(0, active->prompt_tokens);
   input.output = tokens.subspan(active->prompt_tokens);
   input.settings = &active->request.sampling;

@@ -72,7 +72,7 @@ class StepLoop {
   // `row` counts the logit rows of `sequence`.
   void HandleLogits(const BatchSequence& sequence, size_t row, uint32_t position,
                     absl::Span<const float> logits);
-  void SampleToken(RequestId id, Active* active, absl::Span<const float> logits);
+  void SampleToken(RequestId id, Active* active, absl::Span<const float> logits, TokenId best);
   void Finish(RequestId id, Active* active, FinishReason reason);
   void End(RequestId id);
   absl::Status ExpiryStatus() const;

@@ -108,6 +108,8 @@ struct KernelTable {
   // Greatest number of x (-inf where there is none), and the sum of exp(x - max).
   float (*max)(const float* x, size_t n);
   float (*sum_exp)(const float* x, size_t n, float max);
+  // out[i] = exp((x[i] - max) / divisor).
+  void (*exp_scaled)(const float* x, size_t n, float max, float divisor, float* out);
 };
 
 const KernelTable& Avx2Kernels();

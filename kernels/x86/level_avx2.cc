@@ -39,6 +39,7 @@ const KernelTable& Avx2Kernels() {
       avx2::ToHalf,
       avx2::MaxOf,
       avx2::SumExp,
+      avx2::ExpScaled,
   };
   return kTable;
 }

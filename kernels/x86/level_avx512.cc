@@ -39,6 +39,7 @@ const KernelTable& Avx512Kernels() {
       avx512::ToHalf,
       avx512::MaxOf,
       avx512::SumExp,
+      avx512::ExpScaled,
   };
   return kTable;
 }

@@ -88,6 +88,14 @@ inline float SumExp(const float* x, size_t n, float max) {
   return SumLanes(sums[0], sums[1]);
 }
 
+inline void ExpScaled(const float* x, size_t n, float max, float divisor, float* out) {
+  const Vec m = Set1(max);
+  const Vec d = Set1(divisor);
+  ForVectors(n, [&](size_t i, size_t count) {
+    StoreUpTo(out + i, count, Exp(Div(Sub(LoadUpTo(x + i, count), m), d)));
+  });
+}
+
 inline void Softmax(float* x, size_t n) {
   const float max = MaxOf(x, n);
   const Vec sum = Set1(SumExp(x, n, max));

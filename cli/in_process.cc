@@ -85,8 +85,10 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
                          OrNoTokenizer(package.LoadTokenizer()));
   progress("loading router", 0, 1);
   OCTET_ASSIGN_OR_RETURN(RouterWeights weights, package.MapRouter(options.engine.threads));
+  EngineOptions engine = options.engine;
+  engine.pool = std::make_shared<ThreadPool>(engine.threads);
   LocalExpertsOptions local;
-  local.threads = options.engine.threads;
+  local.pool = engine.pool;
   local.cpu_level = options.engine.cpu_level;
   const uint32_t count = package.config().experts;
   uint32_t loaded = 0;
@@ -106,7 +108,7 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
   model->dispatcher_->SetPlacement(placed.placement);
   OCTET_ASSIGN_OR_RETURN(model->engine_,
                          Engine::Start(model->package_, std::move(weights), tokenizer,
-                                       model->dispatcher_.get(), &model->clock_, options.engine));
+                                       model->dispatcher_.get(), &model->clock_, engine));
   ModelIdentity identity{package.config(), package.name(), package.compute_digest(),
                          model->engine_->context_max()};
   model->served_ = std::make_shared<ServedModel>(std::move(identity), std::move(tokenizer));

@@ -17,9 +17,13 @@ absl::Status RunExpert(const ExecContext& ctx, const MappedExpert& expert, Layer
   return absl::OkStatus();
 }
 
-ExpertExecutor::ExpertExecutor(int threads, CpuLevel level) : pool_(threads) {
+ExpertExecutor::ExpertExecutor(int threads, CpuLevel level)
+    : ExpertExecutor(std::make_shared<ThreadPool>(threads), level) {}
+
+ExpertExecutor::ExpertExecutor(std::shared_ptr<ThreadPool> pool, CpuLevel level)
+    : pool_(std::move(pool)) {
   context_.level = level;
-  context_.pool = &pool_;
+  context_.pool = pool_.get();
   context_.arena = &arena_;
 }
 

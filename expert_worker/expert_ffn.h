@@ -23,10 +23,12 @@ absl::Status RunExpert(const ExecContext& ctx, const MappedExpert& expert, Layer
 class ExpertExecutor {
  public:
   ExpertExecutor(int threads, CpuLevel level);
+  // Over a pool that it shares with the other kernels of the thread that calls them.
+  ExpertExecutor(std::shared_ptr<ThreadPool> pool, CpuLevel level);
   const ExecContext& context() const { return context_; }
 
  private:
-  ThreadPool pool_;
+  std::shared_ptr<ThreadPool> pool_;
   Arena arena_;
   ExecContext context_;
 };

@@ -38,7 +38,9 @@ absl::StatusOr<LocalExperts> MakeLocalExperts(WorkerModel model,
     }
     placement->expert_replicas.push_back(std::move(replicas));
   }
-  auto executor = std::make_shared<ExpertExecutor>(options.threads, options.cpu_level);
+  auto executor = options.pool != nullptr
+                      ? std::make_shared<ExpertExecutor>(options.pool, options.cpu_level)
+                      : std::make_shared<ExpertExecutor>(options.threads, options.cpu_level);
   const ExpertFn fn = StoreExpertFn(std::move(store), std::move(executor));
   LocalExperts local;
   local.links = [fn](const PlacedWorker&) { return std::make_shared<LocalLink>(fn); };

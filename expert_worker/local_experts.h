@@ -15,6 +15,9 @@ namespace octet {
 
 struct LocalExpertsOptions {
   int threads = 1;
+  // In place of `threads`: the pool of the router in this process. Two pools would spin against
+  // each other, as attention and experts take turns.
+  std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;
   // Workers to pretend: expert e is on workers e, e + 1, .. e + replication - 1 (mod workers).
   // Changes no bit of a result.

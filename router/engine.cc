@@ -54,7 +54,7 @@ struct Engine::Impl {
   uint32_t vocab = 0;
   uint32_t context_max = 0;
 
-  std::unique_ptr<ThreadPool> pool;
+  std::shared_ptr<ThreadPool> pool;
   Arena arena;
   std::unique_ptr<KvCache> cache;
   std::unique_ptr<Transformer> transformer;
@@ -151,7 +151,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   if (options.context_max != 0) {
     impl->context_max = std::min(impl->context_max, options.context_max);
   }
-  impl->pool = std::make_unique<ThreadPool>(options.threads);
+  impl->pool =
+      options.pool != nullptr ? options.pool : std::make_shared<ThreadPool>(options.threads);
   ExecContext ctx;
   ctx.level = options.cpu_level;
   ctx.pool = impl->pool.get();

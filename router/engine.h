@@ -28,6 +28,8 @@ struct EngineOptions {
   uint32_t chunk_tokens = 0;       // fixed prefill chunk; 0: follows from itl_ms_max
   double itl_ms_max = 100;  // bound on running requests' inter-token latency while prompts arrive
   int threads = 1;          // of the router's kernels
+  // In place of `threads`: a pool shared with experts that the loop's thread computes itself.
+  std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
   // Test hook: preempts the youngest request every n-th step; 0: only when the cache is full.
   uint32_t preempt_every_steps = 0;

@@ -10,13 +10,22 @@
 
 namespace octet {
 
+namespace {
+
+// Each holds memory for a vocabulary.
+constexpr size_t kSamplersMax = 8;
+
+}  // namespace
+
 StepLoop::StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
                    const SchedulerOptions& options)
-    : transformer_(transformer),
-      tokenizer_(tokenizer),
-      clock_(clock),
-      scheduler_(options),
-      sampler_(transformer->config().vocab) {
+    : transformer_(transformer), tokenizer_(tokenizer), clock_(clock), scheduler_(options) {
+  const ThreadPool* pool = transformer->context().pool;
+  const size_t threads = pool == nullptr ? 1 : static_cast<size_t>(pool->threads());
+  const size_t samplers = std::min(threads, kSamplersMax);
+  samplers_.reserve(samplers);
+  for (size_t i = 0; i < samplers; ++i) samplers_.emplace_back(transformer->config().vocab);
+  rows_.reserve(transformer->logit_rows_max());
   stats_.kv_blocks_total = scheduler_.blocks_total();
 }
 
@@ -118,63 +127,91 @@ void StepLoop::SampleBatch(const Batch& batch) {
   for (size_t begin = 0; begin < total;) {
     const size_t count = std::min(total - begin, transformer_->logit_rows_max());
     const ConstTensorF32 logits = transformer_->Logits(batch, begin, count);
+    rows_.clear();
     for (size_t i = begin; i < begin + count; ++i) {
       while (i >= sequence->logit_begin + sequence->logit_count) ++sequence;
-      HandleLogits(*sequence, i - sequence->logit_begin, batch.positions[batch.logit_rows[i]],
-                   absl::MakeConstSpan(logits.row(i - begin), logits.cols));
+      const bool last = i + 1 == sequence->logit_begin + sequence->logit_count;
+      rows_.push_back({sequence->request, batch.positions[batch.logit_rows[i]], last,
+                       last && sequence->sample,
+                       absl::MakeConstSpan(logits.row(i - begin), logits.cols), RowOutcome()});
     }
+    ExamineRows();
+    for (LogitRow& row : rows_) HandleRow(&row);
     begin += count;
   }
 }
 
-void StepLoop::HandleLogits(const BatchSequence& sequence, size_t row, uint32_t position,
-                            absl::Span<const float> logits) {
-  const RequestId id = sequence.request;
-  const auto it = active_.find(id);
-  if (it == active_.end()) return;  // an earlier row failed the request
-  Active* active = it->second.get();
-  const LogitScan scan = ScanLogits(logits);
-  if (!scan.finite) {
-    Fail(id, absl::InternalError(
-                 absl::StrCat("the model gave NaN or infinite logits at position ", position)));
+// Rows are independent of each other: each is of another sequence, or of the prompt.
+void StepLoop::ExamineRows() {
+  constexpr size_t kInlineLogits = 1 << 15;  // fewer are not worth a second thread
+  ThreadPool* pool = transformer_->context().pool;
+  const size_t logits = rows_.size() * transformer_->config().vocab;
+  const size_t shares =
+      pool == nullptr || logits < kInlineLogits ? 1 : std::min(rows_.size(), samplers_.size());
+  const auto examine = [&](size_t share, int) {
+    for (size_t i = share; i < rows_.size(); i += shares) Examine(&rows_[i], &samplers_[share]);
+  };
+  if (shares == 1) {
+    examine(0, 0);
+  } else {
+    pool->ParallelFor(shares, examine);
+  }
+}
+
+void StepLoop::Examine(LogitRow* row, Sampler* sampler) const {
+  RowOutcome& outcome = row->outcome;
+  const LogitScan scan = ScanLogits(row->logits);
+  outcome.finite = scan.finite;
+  const auto it = active_.find(row->request);
+  if (!scan.finite || it == active_.end()) return;
+  const Active& active = *it->second;
+  const absl::Span<const TokenId> tokens = scheduler_.Find(row->request)->tokens;
+  const uint32_t top = active.request.top_logprobs;
+  if (!row->sample) {
+    outcome.token = tokens[row->position + 1];
+    outcome.logprob = ComputeLogprob(row->logits, outcome.token, top);
     return;
   }
-  const bool last = row + 1 == sequence.logit_count;
-  if (!(last && sequence.sample)) {
-    const TokenId next = scheduler_.Find(id)->tokens[position + 1];
-    active->prompt_logprobs.push_back(ComputeLogprob(logits, next, active->request.top_logprobs));
+  SampleInput input;
+  input.logits = row->logits;
+  input.best = scan.best;
+  input.prompt = tokens.subspan(0, active.prompt_tokens);
+  input.output = tokens.subspan(active.prompt_tokens);
+  input.settings = &active.request.sampling;
+  input.forbidden = active.output->forbidden();
+  outcome.token = sampler->Sample(input);
+  if (active.request.logprobs || top > 0) {
+    outcome.logprob = ComputeLogprob(row->logits, outcome.token, top);
   }
-  if (last && !active->prompt_logprobs.empty()) {
+}
+
+void StepLoop::HandleRow(LogitRow* row) {
+  const auto it = active_.find(row->request);
+  if (it == active_.end()) return;  // an earlier row failed the request
+  Active* active = it->second.get();
+  if (!row->outcome.finite) {
+    Fail(row->request, absl::InternalError(absl::StrCat(
+                           "the model gave NaN or infinite logits at position ", row->position)));
+    return;
+  }
+  if (!row->sample) active->prompt_logprobs.push_back(*std::move(row->outcome.logprob));
+  if (row->last && !active->prompt_logprobs.empty()) {
     GenerationChunk chunk;
     chunk.prompt_logprobs = std::exchange(active->prompt_logprobs, {});
     active->sink->OnChunk(std::move(chunk));
   }
-  if (last && sequence.sample) SampleToken(id, active, logits, scan.best);
+  if (row->sample) TakeToken(row->request, active, &row->outcome);
 }
 
-void StepLoop::SampleToken(RequestId id, Active* active, absl::Span<const float> logits,
-                           TokenId best) {
-  const absl::Span<const TokenId> tokens = scheduler_.Find(id)->tokens;
-  SampleInput input;
-  input.logits = logits;
-  input.best = best;
-  input.prompt = tokens.subspan(0, active->prompt_tokens);
-  input.output = tokens.subspan(active->prompt_tokens);
-  input.settings = &active->request.sampling;
-  input.forbidden = active->output->forbidden();
-  const TokenId token = sampler_.Sample(input);
-  std::optional<TokenLogprob> logprob;
-  const uint32_t top = active->request.top_logprobs;
-  if (active->request.logprobs || top > 0) logprob = ComputeLogprob(logits, token, top);
-
+void StepLoop::TakeToken(RequestId id, Active* active, RowOutcome* outcome) {
   ++stats_.generated_tokens;
   if (!active->first_token.has_value()) active->first_token = clock_->Now();
-  RequestOutput::Step step = active->output->OnToken(token, std::move(logprob));
+  RequestOutput::Step step = active->output->OnToken(outcome->token, std::move(outcome->logprob));
   if (step.chunk.has_value()) active->sink->OnChunk(*std::move(step.chunk));
   if (step.finish.has_value()) {
     Finish(id, active, *step.finish);
   } else {
-    scheduler_.CommitToken(id, token);
+    scheduler_.CommitToken(id, outcome->token);
   }
 }
 

@@ -67,12 +67,28 @@ class StepLoop {
     std::vector<TokenLogprob> prompt_logprobs;  // of this step, not yet sent
   };
 
+  // What a row of logits gives.
+  struct RowOutcome {
+    bool finite = false;
+    TokenId token = 0;                    // the next one
+    std::optional<TokenLogprob> logprob;  // its own, where wanted
+  };
+  struct LogitRow {
+    RequestId request;
+    uint32_t position;
+    bool last;    // of its sequence in this step
+    bool sample;  // else the next token is the prompt's
+    absl::Span<const float> logits;
+    RowOutcome outcome;
+  };
+
   void NotePlan(const StepPlan& plan, MonotonicTime now);
   void SampleBatch(const Batch& batch);
-  // `row` counts the logit rows of `sequence`.
-  void HandleLogits(const BatchSequence& sequence, size_t row, uint32_t position,
-                    absl::Span<const float> logits);
-  void SampleToken(RequestId id, Active* active, absl::Span<const float> logits, TokenId best);
+  void ExamineRows();
+  // Reads only; runs on several threads.
+  void Examine(LogitRow* row, Sampler* sampler) const;
+  void HandleRow(LogitRow* row);
+  void TakeToken(RequestId id, Active* active, RowOutcome* outcome);
   void Finish(RequestId id, Active* active, FinishReason reason);
   void End(RequestId id);
   absl::Status ExpiryStatus() const;
@@ -81,7 +97,8 @@ class StepLoop {
   const Tokenizer* const tokenizer_;
   const Clock* const clock_;
   Scheduler scheduler_;
-  Sampler sampler_;
+  std::vector<Sampler> samplers_;  // [share of ExamineRows]
+  std::vector<LogitRow> rows_;     // of one call of Logits
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
   // Not OK while steps cannot be finished for want of a replica.
   absl::Status stalled_;

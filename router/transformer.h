@@ -56,6 +56,7 @@ class Transformer {
 
   const ModelConfig& config() const { return model_.config; }
   size_t logit_rows_max() const { return limits_.logit_rows_max; }
+  const ExecContext& context() const { return ctx_; }
 
  private:
   const TransformerModel model_;

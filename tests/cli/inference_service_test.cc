@@ -149,6 +149,20 @@ TEST_F(InferenceServiceTest, ChunksAreNumberedAndUsageAddsUp) {
   EXPECT_EQ(outcome.finished.usage().completion_tokens(), 8u);
 }
 
+TEST_F(InferenceServiceTest, UsageTellsWhatThePrefixCacheHadForTheSalt) {
+  GenerateRequest request = Request();
+  for (int i = 0; i < 100; ++i) request.mutable_token_ids()->add_ids(i % 90);
+  const Outcome first = Generate(request);
+  const Outcome again = Generate(request);
+  request.set_cache_salt("another tenant");
+  const Outcome salted = Generate(request);
+  EXPECT_EQ(first.finished.usage().cached_tokens(), 0u);
+  EXPECT_EQ(again.finished.usage().cached_tokens(), 64u);
+  EXPECT_EQ(salted.finished.usage().cached_tokens(), 0u);
+  EXPECT_EQ(again.tokens, first.tokens);
+  EXPECT_EQ(salted.tokens, first.tokens);
+}
+
 TEST_F(InferenceServiceTest, MaxTokensIsCutToTheContext) {
   const Outcome outcome = Generate(Request(100000));
   ASSERT_TRUE(outcome.status.ok()) << outcome.status;
@@ -355,6 +369,8 @@ std::vector<BadField> BadFields() {
       {"request_id", "1 to 128 bytes", [](GenerateRequest* r) { r->set_request_id(""); }},
       {"request_id", "1 to 128 bytes",
        [](GenerateRequest* r) { r->set_request_id(std::string(129, 'i')); }},
+      {"cache_salt", "at most 256 bytes",
+       [](GenerateRequest* r) { r->set_cache_salt(std::string(257, 's')); }},
       {"resume_index", "to max_tokens", [](GenerateRequest* r) { r->set_resume_index(9); }},
       {"prompt", "one of text, token_ids, chat", [](GenerateRequest* r) { r->clear_token_ids(); }},
       {"prompt", "at least one", [](GenerateRequest* r) { r->mutable_token_ids()->clear_ids(); }},

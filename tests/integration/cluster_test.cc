@@ -190,7 +190,8 @@ TEST_F(ClusterTest, ManyClientsAmongBadOnesGetSingleProcessTokens) {
   EXPECT_TRUE(cluster_->WaitStatus(
       [](const auto& status) {
         return status.routers_size() == 1 && status.routers(0).load().requests_running() == 0 &&
-               status.routers(0).load().requests_waiting() == 0;
+               status.routers(0).load().requests_waiting() == 0 &&
+               status.routers(0).load().prefix_cache_queries() > 0;
       },
       kRepairMs));
 }

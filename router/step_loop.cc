@@ -143,7 +143,7 @@ void StepLoop::SampleBatch(const Batch& batch) {
 
 // Rows are independent of each other: each is of another sequence, or of the prompt.
 void StepLoop::ExamineRows() {
-  constexpr size_t kInlineLogits = 1 << 15;  // fewer are not worth a second thread
+  constexpr size_t kInlineLogits = 1 << 11;  // fewer are not worth a second thread
   ThreadPool* pool = transformer_->context().pool;
   const size_t logits = rows_.size() * transformer_->config().vocab;
   const size_t shares =

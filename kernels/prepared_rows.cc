@@ -41,8 +41,9 @@ FastInt::FastInt(const KernelTable& table, const PackedWeights& w) {
             layout.padded_k / kUnit,
             std::max<size_t>(1, f.group / kUnit)};
   panels = table.int_panels[static_cast<size_t>(KernelFor(f))];
-  offset = f.bits == 8 && f.offset == 0 ? table.signed_offset : f.offset;
-  halves = f.group < kUnit ? 2 : 1;
+  bias.offset = f.bits == 8 && f.offset == 0 ? table.signed_offset : f.offset;
+  bias.mask = f.bits == 4 ? table.nibble_bias_mask : -1;
+  bias.halves = f.group < kUnit ? 2 : 1;
 }
 
 PreparedRows::PreparedRows(Scratch& scratch, const FastInt& fast, size_t activation_group,
@@ -50,26 +51,25 @@ PreparedRows::PreparedRows(Scratch& scratch, const FastInt& fast, size_t activat
     : rows_(rows),
       units_(fast.matrix.units),
       units_per_scale_(activation_group / kUnit),
-      offset_(fast.offset),
-      halves_(fast.halves),
+      bias_rule_(fast.bias),
       q_(scratch.Alloc<int8_t>(rows * units_ * kUnit)),
       scales_(scratch.Alloc<float>(rows * units_)),
-      bias_(scratch.Alloc<int32_t>(rows * units_ * halves_)),
+      bias_(scratch.Alloc<int32_t>(rows * units_ * bias_rule_.halves)),
       sums_(scratch.Alloc<float>(rows * units_)) {}
 
 IntTile PreparedRows::Tile(size_t index) const {
   const size_t first = index * kTileRows;
   const size_t skip = first * units_;
   return {std::min(kTileRows, rows_ - first), q_ + skip * kUnit, scales_ + skip,
-          bias_ + skip * halves_, sums_ + skip};
+          bias_ + skip * bias_rule_.halves, sums_ + skip};
 }
 
 void PreparedRows::FillUnits(const KernelTable& table, const IntTile& tile, size_t r, size_t first,
                              size_t count, const int8_t* q, const float* scales) const {
   const size_t skip = first * tile.rows;
   const IntTile from = {tile.rows, tile.q + skip * kUnit, tile.scales + skip,
-                        tile.bias + skip * halves_, tile.sums + skip};
-  table.prepare_row(q, scales, count, units_per_scale_, offset_, halves_, r, from);
+                        tile.bias + skip * bias_rule_.halves, tile.sums + skip};
+  table.prepare_row(q, scales, count, units_per_scale_, bias_rule_, r, from);
 }
 
 }  // namespace octet

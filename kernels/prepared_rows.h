@@ -17,8 +17,7 @@ struct FastInt {
 
   IntMatrix matrix;
   void (*panels)(const IntMatrix& w, const IntTile& tile, size_t panel, size_t count, float* out);
-  int32_t offset;  // of the codes as the kernel multiplies them
-  size_t halves;
+  IntBias bias;  // of the codes as the kernel multiplies them
 };
 
 // Rows for matrices of one format and k, in tiles of kTileRows. Memory is the scratch's.
@@ -35,7 +34,7 @@ class PreparedRows {
     const IntTile tile = Tile(index);
     for (size_t r = 0; r < tile.rows; ++r) {
       const auto [q, scales] = row(index * kTileRows + r);
-      table.prepare_row(q, scales, units_, units_per_scale_, offset_, halves_, r, tile);
+      table.prepare_row(q, scales, units_, units_per_scale_, bias_rule_, r, tile);
     }
   }
   // Writes `count` units from unit `first` on, of row r of a tile; one scale an activation group.
@@ -46,8 +45,7 @@ class PreparedRows {
   size_t rows_;
   size_t units_;
   size_t units_per_scale_;
-  int32_t offset_;
-  size_t halves_;
+  IntBias bias_rule_;
   int8_t* q_;
   float* scales_;
   int32_t* bias_;

@@ -12,6 +12,7 @@ enum class Codes { kNibbles, kBytes, kSigned };
 enum class Scales { kF16, kF16Min, kSuper, kHalves };
 
 inline constexpr int32_t kSignedOffset = 128;
+inline constexpr int32_t kNibbleBiasMask = -1;
 
 // Eight registers hold the codes of a unit: register j the elements k = 4j .. 4j+3 of 16 outputs.
 template <Codes kCodes>

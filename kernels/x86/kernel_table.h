@@ -29,13 +29,20 @@ struct IntMatrix {
   size_t units_per_group;  // weight group / 32; 1 for groups of 16 and 32
 };
 
+// How the offset of codes is made good.
+struct IntBias {
+  int32_t offset;
+  int32_t mask;   // of the result
+  size_t halves;  // weight groups in a unit
+};
+
 // Activations of up to kTileRows rows, laid out in the order in which a panel reads them. A unit
 // has `halves` weight groups: 2 where weights are grouped by 16, else 1.
 struct IntTile {
   size_t rows;
   int8_t* q;      // [units][rows][32]
   float* scales;  // [units][rows], of the activation group the unit lies in
-  int32_t* bias;  // [units][halves][rows], -offset * sum of q
+  int32_t* bias;  // [units][halves][rows], -offset * sum of q, its bits in bias_mask alone
   float* sums;    // [units][rows], sum of q; used with minima only
 };
 
@@ -84,13 +91,16 @@ inline constexpr size_t AttentionScratchFloats(size_t head_dim) {
 struct KernelTable {
   // Offset that int_panel of kS8 expects in the bias (the codes it multiplies are q + offset).
   int32_t signed_offset;
+  // Bits of a bias that the kernels of 4-bit codes want: all, or the low 16 where they add it in 16
+  // bits (it fits, as |8 * sum of q| <= 32,512).
+  int32_t nibble_bias_mask;
   // out [count][tile.rows][16] = the 16 outputs of each of `count` <= kPanelsAtOnce panels.
   void (*int_panels[static_cast<size_t>(IntKernel::kCount)])(const IntMatrix& w,
                                                              const IntTile& tile, size_t panel,
                                                              size_t count, float* out);
   // Writes `units` units of row r of a tile. scales holds one value per units_per_scale units.
   void (*prepare_row)(const int8_t* q, const float* scales, size_t units, size_t units_per_scale,
-                      int32_t offset, size_t halves, size_t r, const IntTile& tile);
+                      IntBias bias, size_t r, const IntTile& tile);
   void (*quantize_row)(const float* x, size_t k, size_t padded_k, size_t group, int8_t* q,
                        float* scales);
   // out[r * out_stride + 16 p + i] for `panels` panels and rows <= kFloatRows.

@@ -16,6 +16,7 @@ const KernelTable& Avx2Kernels() {
   using avx2::Scales;
   static constexpr KernelTable kTable = {
       avx2::kSignedOffset,
+      avx2::kNibbleBiasMask,
       {IntPanels<Codes::kNibbles, Scales::kF16, false>,
        IntPanels<Codes::kNibbles, Scales::kF16, true>,
        IntPanels<Codes::kNibbles, Scales::kF16Min, false>,

@@ -16,6 +16,7 @@ const KernelTable& Avx512Kernels() {
   using avx512::Scales;
   static constexpr KernelTable kTable = {
       avx512::kSignedOffset,
+      avx512::kNibbleBiasMask,
       {IntPanels<Codes::kNibbles, Scales::kF16, false>,
        IntPanels<Codes::kNibbles, Scales::kF16, true>,
        IntPanels<Codes::kNibbles, Scales::kF16Min, false>,

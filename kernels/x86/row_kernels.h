@@ -209,7 +209,7 @@ inline void SumUnit(const int8_t* q, int32_t* low, int32_t* high) {
 }
 
 inline void PrepareRow(const int8_t* q, const float* scales, size_t units, size_t units_per_scale,
-                       int32_t offset, size_t halves, size_t r, const IntTile& tile) {
+                       IntBias bias, size_t r, const IntTile& tile) {
   for (size_t u = 0; u < units; ++u) {
     const size_t at = u * tile.rows + r;
     __builtin_memcpy(tile.q + at * kUnit, q + u * kUnit, kUnit);
@@ -217,11 +217,11 @@ inline void PrepareRow(const int8_t* q, const float* scales, size_t units, size_
     int32_t low, high;
     SumUnit(q + u * kUnit, &low, &high);
     tile.sums[at] = static_cast<float>(low + high);
-    if (halves == 2) {
-      tile.bias[2 * u * tile.rows + r] = -offset * low;
-      tile.bias[(2 * u + 1) * tile.rows + r] = -offset * high;
+    if (bias.halves == 2) {
+      tile.bias[2 * u * tile.rows + r] = (-bias.offset * low) & bias.mask;
+      tile.bias[(2 * u + 1) * tile.rows + r] = (-bias.offset * high) & bias.mask;
     } else {
-      tile.bias[at] = -offset * (low + high);
+      tile.bias[at] = (-bias.offset * (low + high)) & bias.mask;
     }
   }
 }

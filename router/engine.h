@@ -12,6 +12,7 @@
 #include "core/tensor_view.h"
 #include "kernels/exec_context.h"
 #include "model/model_package.h"
+#include "router/gate_statistics.h"
 #include "router/generation.h"
 #include "transport/token_dispatcher.h"
 
@@ -28,6 +29,8 @@ struct EngineOptions {
   double itl_ms_max = 100;  // bound on running requests' inter-token latency while prompts arrive
   int threads = 1;          // of the router's kernels
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
+  // Told what the gates choose, where set; outlives the engine.
+  GateStatistics* gate_statistics = nullptr;
   // Test hook: preempts the youngest request every n-th step; 0: only when the cache is full.
   uint32_t preempt_every_steps = 0;
 };

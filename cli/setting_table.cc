@@ -93,7 +93,7 @@ std::vector<SettingSpec> PackSettings() {
   seed.type = SettingType::kUint64;
   return {
       StringSetting("experts", "",
-                    "Format of experts: source, int4, int8, bf16, f16, f32; default source "
+                    "Format of experts: source, int4, w4x, int8, bf16, f16, f32; default source "
                     "for GGUF, else int4",
                     kPacking),
       StringSetting("attention", "",

@@ -127,7 +127,8 @@ void BM_Attention(benchmark::State& state, DType dtype, size_t rows, size_t cont
 
 void RegisterAll() {
   const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  for (const std::string format : {"q4_0", "q8_0", "q4_k", "q6_k", "int4g128", "f16", "f32"}) {
+  for (const std::string format :
+       {"q4_0", "w4xg32", "w4xg64", "q8_0", "q4_k", "q6_k", "int4g128", "f16", "f32"}) {
     for (const size_t rows : {1, 4, 16, 64, 512}) {
       for (const int t : {1, threads}) {
         const std::string name = "MatMul/" + format + "/rows:" + std::to_string(rows) +
@@ -138,7 +139,7 @@ void RegisterAll() {
       }
     }
   }
-  for (const std::string format : {"q4_0", "q8_0"}) {
+  for (const std::string format : {"q4_0", "w4xg32", "q8_0"}) {
     for (const size_t rows : {1, 4, 128, 512}) {
       for (const size_t hidden : {512, 1024}) {
         const std::string name = "ExpertFfn/" + format + "/rows:" + std::to_string(rows) +

@@ -7,9 +7,13 @@
 #include "cli/model_settings.h"
 #include "cli/terminal.h"
 #include "core/status_macros.h"
+#include "rpc/channel.h"
 
 namespace octet {
 namespace {
+
+// Nothing on this machine takes so long to accept or refuse.
+constexpr Duration kProbeTimeout = Duration::Millis(1000);
 
 class RemoteBackend final : public Backend {
  public:
@@ -35,24 +39,32 @@ class RemoteBackend final : public Backend {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> OpenBackend(const Settings& settings) {
-  const bool has_server = settings.Has("server");
-  // The more explicit of the two wins; on a tie the model, which needs no other process.
-  const bool in_process = settings.IsSet("model") &&
-                          (!has_server || settings.Source("model") >= settings.Source("server"));
-  if (!in_process && !has_server) {
-    return absl::InvalidArgumentError(
-        "model: not set; allowed is a Hugging Face directory, a GGUF "
-        "file or a packed directory");
-  }
-  if (!in_process) {
+BackendKind ChooseBackend(const Settings& settings,
+                          absl::FunctionRef<bool(const std::string& address)> listens) {
+  const SettingSource server = settings.Source("server");
+  if (settings.IsSet("model") && settings.Source("model") >= server) return BackendKind::kModel;
+  if (server != SettingSource::kDefault) return BackendKind::kServer;
+  return listens(settings.String("server")) ? BackendKind::kServer : BackendKind::kEmbedded;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> OpenBackend(const Settings& settings,
+                                                     bool gate_statistics) {
+  const BackendKind kind = ChooseBackend(settings, [](const std::string& address) {
+    return !RefusesConnections(address, kProbeTimeout);
+  });
+  if (kind == BackendKind::kServer) {
     ClientOptions options;
     options.attempts_max = static_cast<uint32_t>(settings.Int("attempts"));
     options.timeout = Duration::Millis(settings.Int("timeout-ms"));
     OCTET_ASSIGN_OR_RETURN(auto client, Client::Connect(settings.String("server"), options));
     return std::unique_ptr<Backend>(new RemoteBackend(std::move(client)));
   }
-  OCTET_ASSIGN_OR_RETURN(const InProcessOptions options, InProcessOptionsFrom(settings));
+  OCTET_ASSIGN_OR_RETURN(InProcessOptions options, InProcessOptionsFrom(settings));
+  if (kind == BackendKind::kEmbedded) {
+    PrintErr(absl::StrCat("octet: nothing listens on ", settings.String("server"),
+                          ": using the embedded model ", options.model, "\n"));
+  }
+  options.gate_statistics = gate_statistics;
   ProgressBar bar;
   OCTET_ASSIGN_OR_RETURN(
       auto model,

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/command.h"
+#include "cli/embedded_model.h"
 #include "cli/model_settings.h"
 #include "cli/setting_table.h"
 #include "cli/terminal.h"
@@ -91,6 +92,12 @@ Check CheckLibrary(const std::string& name, const std::vector<std::string>& file
   return {Verdict::kNote, name, "not found; only needed for GPUs"};
 }
 
+Check CheckEmbeddedModel() {
+  const auto found = FindEmbeddedModel(ExecutableDirectory());
+  if (found.ok()) return {Verdict::kOk, "model", absl::StrCat(*found, " is the embedded one")};
+  return {Verdict::kNote, "model", std::string(found.status().message())};
+}
+
 absl::Status Run(const Settings& settings) {
   const char* home = std::getenv("HOME");
   std::vector<Check> checks = {CheckCpu(),
@@ -99,6 +106,7 @@ absl::Status Run(const Settings& settings) {
                                CheckSpace("shm", "/dev/shm", kMinShmBytes),
                                CheckOpenFiles(),
                                CheckPort(settings.String("listen")),
+                               CheckEmbeddedModel(),
                                CheckLibrary("cuda", {"libcuda.so.1"}),
                                CheckLibrary("nccl", {"libnccl.so.2"})};
   int problems = 0;
@@ -120,7 +128,7 @@ Command DoctorCommand() {
   Command command;
   command.name = "doctor";
   command.group = "Help";
-  command.summary = "Check this machine: CPU, memory, disk, ports, limits, GPU libraries";
+  command.summary = "Check this machine: CPU, memory, disk, ports, limits, model, GPU libraries";
   command.settings =
       Join({{StringSetting("listen", "127.0.0.1:7411", "Address whose port is checked", "Checks")},
             GeneralSettings()});

@@ -1,6 +1,6 @@
-// octet eval: how well a model predicts a text. Teacher-forced: each token's log-probability given
-// the ones before it. A text longer than the context is read in windows that overlap by half, each
-// token scored once.
+// octet eval: how well a model predicts a text, and how its gates spread the tokens over the
+// experts. Teacher-forced: each token's log-probability given the ones before it. A text longer
+// than the context is read in windows that overlap by half, each token scored and counted once.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "cli/backend.h"
 #include "cli/command.h"
+#include "cli/gate_report.h"
 #include "cli/request_settings.h"
 #include "cli/setting_table.h"
 #include "cli/stop_signals.h"
@@ -84,25 +85,57 @@ absl::StatusOr<std::vector<float>> ScoreWindow(Backend* backend, const std::vect
 absl::StatusOr<std::vector<float>> ScoreAll(Backend* backend, const std::vector<TokenId>& tokens,
                                             size_t window, const CancelToken& cancel) {
   ProgressBar bar;
+  GateStatistics* gate = backend->gate_statistics();
   std::vector<float> scored;
   size_t begin = 0;
+  size_t read = 0;  // tokens of the windows before
   while (scored.size() + 1 < tokens.size()) {
     bar.Update("evaluating", scored.size() + 1, tokens.size());
     const size_t end = std::min(tokens.size(), begin + window);
+    if (gate != nullptr) gate->CountFrom(static_cast<uint32_t>(read - begin));
     OCTET_ASSIGN_OR_RETURN(const auto logprobs, ScoreWindow(backend, tokens, begin, end, cancel));
     // Position begin + 1 + i; what an earlier window has scored stays.
     const size_t skip = scored.size() - begin;
     scored.insert(scored.end(), logprobs.begin() + static_cast<ptrdiff_t>(skip), logprobs.end());
+    read = end;
     begin = end > window / 2 ? end - window / 2 : 0;
   }
   bar.Update("evaluating", tokens.size(), tokens.size());
   return scored;
 }
 
+struct EvalResult {
+  double perplexity = 0;
+  double bits_per_byte = 0;
+  bool has_bytes = false;                 // not without a tokenizer
+  std::vector<GateLayerStatistics> gate;  // empty where not known
+};
+
+EvalResult MakeResult(const std::vector<float>& logprobs, const EvalInput& input,
+                      const GateStatistics* gate) {
+  double sum = 0;
+  for (const float logprob : logprobs) sum += static_cast<double>(logprob);
+  EvalResult result;
+  result.perplexity = ExpD(-sum / static_cast<double>(logprobs.size()));
+  result.has_bytes = input.bytes > 0;
+  if (result.has_bytes) {
+    result.bits_per_byte = -sum / LogD(2.0) / static_cast<double>(input.bytes);
+  }
+  if (gate != nullptr) result.gate = gate->Read();
+  return result;
+}
+
+std::string ResultText(const EvalResult& result, size_t scored) {
+  return absl::StrFormat(
+      "tokens         %d\nperplexity     %.4f\nbits per byte  %s\n%s", scored, result.perplexity,
+      result.has_bytes ? absl::StrFormat("%.4f", result.bits_per_byte) : "unknown",
+      GateReportText(result.gate));
+}
+
 absl::Status Run(const Settings& settings) {
   const CancelToken cancel;
   const StopSignals signals([&cancel](int) { cancel.Cancel(); });
-  OCTET_ASSIGN_OR_RETURN(const auto backend, OpenBackend(settings));
+  OCTET_ASSIGN_OR_RETURN(const auto backend, OpenBackend(settings, /*gate_statistics=*/true));
   OCTET_ASSIGN_OR_RETURN(const auto model, backend->GetModel());
   OCTET_ASSIGN_OR_RETURN(const EvalInput input, ReadInput(settings, backend.get()));
   // One position of the context is for the token that a request must make.
@@ -116,28 +149,23 @@ absl::Status Run(const Settings& settings) {
   }
   OCTET_ASSIGN_OR_RETURN(const std::vector<float> logprobs,
                          ScoreAll(backend.get(), input.tokens, window, cancel));
-  double sum = 0;
-  for (const float logprob : logprobs) sum += static_cast<double>(logprob);
-  const double perplexity = ExpD(-sum / static_cast<double>(logprobs.size()));
-  // Without a tokenizer there are no bytes.
-  const bool has_bytes = input.bytes > 0;
-  const double bits_per_byte = has_bytes ? -sum / LogD(2.0) / static_cast<double>(input.bytes) : 0;
+  const EvalResult result = MakeResult(logprobs, input, backend->gate_statistics());
   if (!settings.Bool("json")) {
-    PrintOut(absl::StrFormat("tokens         %d\nperplexity     %.4f\nbits per byte  %s\n",
-                             logprobs.size(), perplexity,
-                             has_bytes ? absl::StrFormat("%.4f", bits_per_byte) : "unknown"));
+    PrintOut(ResultText(result, logprobs.size()));
     return absl::OkStatus();
   }
-  nlohmann::ordered_json json;
+  using Json = nlohmann::ordered_json;
+  Json json;
   json["tokens"] = input.tokens;
   json["logprobs"] = logprobs;  // of tokens[1], tokens[2], ...
-  json["perplexity"] = perplexity;
-  json["bits_per_byte"] = has_bytes ? nlohmann::ordered_json(bits_per_byte) : nullptr;
+  json["perplexity"] = result.perplexity;
+  json["bits_per_byte"] = result.has_bytes ? Json(result.bits_per_byte) : Json();
   json["scored_tokens"] = logprobs.size();
   json["bytes"] = input.bytes;
   json["window"] = window;
   json["model"] = model.model();
   json["compute_digest"] = model.compute_digest();
+  json["gate"] = result.gate.empty() ? Json() : Json::parse(GateReportJson(result.gate));
   PrintOut(json.dump() + "\n");
   return absl::OkStatus();
 }
@@ -148,7 +176,7 @@ Command EvalCommand() {
   Command command;
   command.name = "eval";
   command.group = "Examine a model";
-  command.summary = "Perplexity and bits per byte of a text";
+  command.summary = "Perplexity and bits per byte of a text, load of experts";
   const std::string group = "Input";
   command.settings = Join(
       {{StringSetting("text", "", "File of text; \"-\": standard input", group),
@@ -157,7 +185,8 @@ Command EvalCommand() {
                    group),
         BoolSetting("json",
                     "Print one JSON object: tokens, logprobs (natural, of each token after the "
-                    "first), perplexity, bits_per_byte",
+                    "first), perplexity, bits_per_byte, gate (null where a server answers: it "
+                    "tells nothing of its gates)",
                     group)},
        ModelSettings(),
        PackSettings(),

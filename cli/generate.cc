@@ -149,7 +149,7 @@ Command GenerateCommand() {
   Command command;
   command.name = "generate";
   command.group = "Use a model";
-  command.summary = "Answer one prompt, by a cluster (--server) or in this process (--model)";
+  command.summary = "Answer one prompt, by a cluster or in this process";
   const std::string group = "Prompt";
   command.settings =
       Join({{StringSetting("prompt", "", "Text to continue, as it is", group),

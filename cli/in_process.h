@@ -21,6 +21,7 @@ struct InProcessOptions {
   std::string model;
   ModelPackage::OpenOptions package;
   EngineOptions engine;
+  bool gate_statistics = false;  // count what the gates choose
 };
 
 class InProcessModel final : public Backend {
@@ -36,6 +37,7 @@ class InProcessModel final : public Backend {
   absl::StatusOr<octet::v1::DetokenizeResponse> Detokenize(
       const octet::v1::DetokenizeRequest& request) override;
   absl::StatusOr<octet::v1::GetModelResponse> GetModel() override;
+  GateStatistics* gate_statistics() override { return gate_statistics_.get(); }
 
   std::shared_ptr<const ServedModel> served() const { return served_; }
   Engine& engine() { return *engine_; }
@@ -46,6 +48,7 @@ class InProcessModel final : public Backend {
   const SystemClock clock_;
   std::shared_ptr<const ModelPackage> package_;
   std::shared_ptr<const ServedModel> served_;
+  std::unique_ptr<GateStatistics> gate_statistics_;  // null where not counted
   std::unique_ptr<TokenDispatcher> dispatcher_;
   std::unique_ptr<Engine> engine_;  // ends first
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/numbers.h"
+#include "cli/embedded_model.h"
 #include "cli/terminal.h"
 #include "core/status_macros.h"
 
@@ -29,16 +30,18 @@ PackOptions PackOptionsFrom(const Settings& settings) {
   return options;
 }
 
+absl::StatusOr<std::string> ModelPath(const Settings& settings) {
+  if (settings.IsSet("model")) return settings.String("model");
+  return FindEmbeddedModel(ExecutableDirectory());
+}
+
 absl::StatusOr<std::shared_ptr<const ModelPackage>> OpenPackage(const Settings& settings) {
-  if (!settings.IsSet("model")) {
-    return absl::InvalidArgumentError(
-        "model: not set; allowed is a Hugging Face directory, a GGUF file or a packed directory");
-  }
+  OCTET_ASSIGN_OR_RETURN(const std::string path, ModelPath(settings));
   ModelPackage::OpenOptions options;
   options.cache_directory = settings.String("cache-dir");
   options.pack = PackOptionsFrom(settings);
   ProgressBar bar;
-  return ModelPackage::Open(settings.String("model"), options,
+  return ModelPackage::Open(path, options,
                             [&bar](absl::string_view phase, uint64_t done, uint64_t total) {
                               bar.Update(phase, done, total);
                             });
@@ -63,7 +66,7 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
 
 absl::StatusOr<InProcessOptions> InProcessOptionsFrom(const Settings& settings) {
   InProcessOptions options;
-  options.model = settings.String("model");
+  OCTET_ASSIGN_OR_RETURN(options.model, ModelPath(settings));
   options.package.cache_directory = settings.String("cache-dir");
   options.package.pack = PackOptionsFrom(settings);
   OCTET_ASSIGN_OR_RETURN(options.engine, EngineOptionsFrom(settings));

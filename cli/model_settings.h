@@ -3,6 +3,7 @@
 #define OCTET_CLI_MODEL_SETTINGS_H_
 
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "cli/in_process.h"
@@ -16,8 +17,9 @@ namespace octet {
 int AvailableCores();
 
 PackOptions PackOptionsFrom(const Settings& settings);
-// Opens `model` (packing it first where it is a source) with a progress bar. INVALID_ARGUMENT where
-// no model is set.
+// `model`, or where it is not set the embedded one; NOT_FOUND where that is missing.
+absl::StatusOr<std::string> ModelPath(const Settings& settings);
+// Opens ModelPath (packing it first where it is a source) with a progress bar.
 absl::StatusOr<std::shared_ptr<const ModelPackage>> OpenPackage(const Settings& settings);
 // Threads: `threads`, or all available cores.
 absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings);

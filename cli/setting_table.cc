@@ -79,7 +79,10 @@ std::vector<SettingSpec> GeneralSettings() {
 
 std::vector<SettingSpec> ModelSettings() {
   return {
-      StringSetting("model", "", "Hugging Face directory, GGUF file or packed directory", kModel),
+      StringSetting("model", "",
+                    "Hugging Face directory, GGUF file or packed directory; default: the embedded "
+                    "model",
+                    kModel),
       StringSetting("cache-dir", "",
                     "Where sources are packed to; default $OCTET_CACHE or ~/.cache/octet", kModel)};
 }
@@ -90,7 +93,7 @@ std::vector<SettingSpec> PackSettings() {
   seed.type = SettingType::kUint64;
   return {
       StringSetting("experts", "",
-                    "Format of experts: source, int4, int8, bf16, f16, f32; default source "
+                    "Format of experts: source, int4, w4x, int8, bf16, f16, f32; default source "
                     "for GGUF, else int4",
                     kPacking),
       StringSetting("attention", "",
@@ -135,7 +138,10 @@ std::vector<SettingSpec> EngineSettings() {
 
 std::vector<SettingSpec> ClientSettings() {
   return {
-      StringSetting("server", "127.0.0.1:7411", "Router to talk to", kConnection),
+      StringSetting("server", "127.0.0.1:7411",
+                    "Router to talk to. With neither --server nor --model: this default if "
+                    "something listens there, else the embedded model in this process",
+                    kConnection),
       IntSetting("timeout-ms", "0", 0, kIntMax, "Time for one request; 0: no limit", kConnection),
       IntSetting("attempts", "6", 1, kClientAttemptsMax, "Attempts without progress", kConnection)};
 }

@@ -18,6 +18,8 @@ inline constexpr uint32_t kVocabMax = 1u << 20;
 inline constexpr uint32_t kHeadsMax = 512;
 inline constexpr uint32_t kHeadDimMax = 512;
 inline constexpr uint32_t kContextMax = 1u << 20;
+// Inputs of a matrix in a w4x format: 15 * 8 * 128 times as many fit an int32.
+inline constexpr uint32_t kW4xInputsMax = 139'776;
 
 // ---- Files ----
 inline constexpr uint64_t kSafetensorsHeaderBytesMax = 16u << 20;

@@ -41,6 +41,9 @@ const std::vector<NamedFormat>& Formats() {
       {"int4g32", Int(4, 8, 32, 32, ScaleEncoding::kF16, false)},
       {"int4g64", Int(4, 8, 64, 64, ScaleEncoding::kF16, false)},
       {"int4g128", Int(4, 8, 128, 128, ScaleEncoding::kF16, false)},
+      {"w4xg32", Int(4, 8, 32, kWholeRow, ScaleEncoding::kF32xI4, false)},
+      {"w4xg64", Int(4, 8, 64, kWholeRow, ScaleEncoding::kF32xI4, false)},
+      {"w4xg128", Int(4, 8, 128, kWholeRow, ScaleEncoding::kF32xI4, false)},
   };
   return formats;
 }

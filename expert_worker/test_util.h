@@ -69,7 +69,9 @@ inline WorkerModel MakeTestModel(const TestModelShape& shape = {}) {
   model.compute_digest = TestDigest();
   model.model_version = "v1";
   model.experts = shape.experts;
-  model.formats.assign(shape.layers, {shape.hidden, format.activation_group, shape.reply});
+  model.formats.assign(
+      shape.layers,
+      {shape.hidden, static_cast<uint32_t>(ActivationGroup(format, shape.hidden)), shape.reply});
   model.expert_bytes = 1000;
   model.load = [shape](ExpertId expert) -> absl::StatusOr<MappedExpert> {
     return MakeTestExpert(shape, expert);

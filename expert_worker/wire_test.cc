@@ -149,7 +149,8 @@ INSTANTIATE_TEST_SUITE_P(Formats, WireContract,
                          ::testing::Values(WireCase{"f32", ReplyDType::kF32},
                                            WireCase{"int8g32", ReplyDType::kF32},
                                            WireCase{"int8g32", ReplyDType::kBF16},
-                                           WireCase{"int4g32", ReplyDType::kBF16}));
+                                           WireCase{"int4g32", ReplyDType::kBF16},
+                                           WireCase{"w4xg32", ReplyDType::kF32}));
 
 TEST(Wire, ADeadWorkersRowsGoToAReplica) {
   TestModelShape shape;

@@ -9,6 +9,7 @@
 #include "kernels/parallel.h"
 #include "kernels/prepared_rows.h"
 #include "kernels/reference/reference.h"
+#include "kernels/w4x.h"
 
 namespace octet {
 namespace {
@@ -133,7 +134,7 @@ void CheckShapes(const ExpertWeights& w, const ExpertInput& x, size_t rows, Tens
   OCTET_CHECK(w.gate.format.is_integer() == (x.q.q != nullptr));
   OCTET_CHECK((x.q.q != nullptr) != (x.f32.data != nullptr));
   if (x.q.q != nullptr) {
-    OCTET_CHECK(x.q.group == w.gate.format.activation_group &&
+    OCTET_CHECK(x.q.group == ActivationGroup(w.gate.format, w.gate.k) &&
                 x.q.padded_k == PaddedK(w.gate.format, w.gate.k));
   } else {
     OCTET_CHECK_EQ(x.f32.cols, w.gate.k);
@@ -153,8 +154,9 @@ void ExpertFfn(const ExecContext& ctx, const ExpertWeights& weights, const Exper
   Scratch scratch(ctx);
   const KernelTable* table = FastKernels(ctx.level);
   if (table != nullptr && x.q.q != nullptr && weights.down.format.is_integer()) {
-    FusedFfn(ctx, *table, weights, x.q, row_indices, scratch, y);
-    return;
+    const bool gate = IsW4x(weights.gate.format), down = IsW4x(weights.down.format);
+    if (gate && down) return FastFfnW4x(ctx, *table, weights, x.q, row_indices, y);
+    if (!gate && !down) return FusedFfn(ctx, *table, weights, x.q, row_indices, scratch, y);
   }
   const size_t middle = weights.gate.n;
   const TensorF32 gate(scratch.Alloc<float>(rows * middle), rows, middle, middle);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -18,10 +19,14 @@ SoftmaxFn SoftmaxOf(const ExecContext& ctx) {
   return table != nullptr ? table->softmax : reference::Softmax;
 }
 
-// Softmax over logits (clobbered), the k best with ties to the lower id, renormalised.
-void ChooseExperts(SoftmaxFn softmax, float* logits, size_t experts, size_t k, uint32_t* ids,
-                   float* weights) {
+// Row r of `out` from its logits (clobbered): softmax, the k best with ties to the lower id,
+// renormalised.
+void ChooseExperts(SoftmaxFn softmax, float* logits, size_t experts, size_t r, const TopK& out) {
+  const size_t k = out.k;
+  uint32_t* ids = out.experts + r * k;
+  float* weights = out.weights + r * k;
   softmax(logits, experts);
+  if (out.probabilities != nullptr) std::copy_n(logits, experts, out.probabilities + r * experts);
   bool taken[kExpertsMax] = {};
   float sum = 0.0f;
   for (size_t slot = 0; slot < k; ++slot) {
@@ -66,8 +71,7 @@ void GateLinear(const ExecContext& ctx, const PackedWeights& w, ConstTensorF32 x
   const SoftmaxFn softmax = SoftmaxOf(ctx);
   ParallelRange(ctx, x.rows, 64, [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) {
-      ChooseExperts(softmax, logits.row(r), w.n, out.k, out.experts + r * out.k,
-                    out.weights + r * out.k);
+      ChooseExperts(softmax, logits.row(r), w.n, r, out);
     }
   });
 }
@@ -89,8 +93,7 @@ void GateAttention(const ExecContext& ctx, const PackedWeights& wq, const Packed
     float logits[kExpertsMax];
     for (size_t r = begin; r < end; ++r) {
       AttendExperts(softmax, q.row(r), k.row(r), v.row(r), experts, logits);
-      ChooseExperts(softmax, logits, experts, out.k, out.experts + r * out.k,
-                    out.weights + r * out.k);
+      ChooseExperts(softmax, logits, experts, r, out);
     }
   });
 }

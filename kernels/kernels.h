@@ -84,6 +84,7 @@ struct TopK {
   size_t k = 0;
   uint32_t* experts = nullptr;
   float* weights = nullptr;
+  float* probabilities = nullptr;  // where set: [rows][E], the softmax over all experts
 };
 
 // logits [rows, E] = W x; p = softmax; top-k; renormalise.

@@ -6,13 +6,14 @@
 #include "kernels/parallel.h"
 #include "kernels/prepared_rows.h"
 #include "kernels/reference/reference.h"
+#include "kernels/w4x.h"
 
 namespace octet {
 namespace {
 
 void CheckQuantized(const PackedWeights& w, const QuantizedRows& x, TensorF32 y) {
   OCTET_CHECK(w.format.is_integer());
-  OCTET_CHECK(x.group == w.format.activation_group && x.padded_k == PaddedK(w.format, w.k));
+  OCTET_CHECK(x.group == ActivationGroup(w.format, w.k) && x.padded_k == PaddedK(w.format, w.k));
   OCTET_CHECK(y.cols == w.n && y.rows == x.rows);
 }
 
@@ -36,7 +37,7 @@ QuantizedRows AllocQuantizedRows(const ExecContext& ctx, const WeightFormat& for
   QuantizedRows out;
   out.rows = rows;
   out.padded_k = PaddedK(format, k);
-  out.group = format.activation_group;
+  out.group = ActivationGroup(format, k);
   out.q = ctx.arena->Alloc<int8_t>(rows * out.padded_k);
   out.scales = ctx.arena->Alloc<float>(rows * (out.padded_k / out.group));
   return out;
@@ -74,11 +75,12 @@ void MatMulInt(const ExecContext& ctx, const PackedWeights& w, const QuantizedRo
   if (x.rows == 0) return;
   const KernelTable* table = FastKernels(ctx.level);
   if (table == nullptr) {
-    ParallelRange(ctx, w.n, 32, [&](size_t begin, size_t end, int) {
-      reference::MatMulInt(w, x, begin, end, y);
-    });
+    const auto multiply = IsW4x(w.format) ? reference::MatMulW4x : reference::MatMulInt;
+    ParallelRange(ctx, w.n, 32,
+                  [&](size_t begin, size_t end, int) { multiply(w, x, begin, end, y); });
     return;
   }
+  if (IsW4x(w.format)) return FastMatMulW4x(ctx, *table, w, x, y);
   Scratch scratch(ctx);
   const FastInt fast(*table, w);
   const PreparedRows rows(scratch, fast, x.group, x.rows);
@@ -104,9 +106,10 @@ void MatMul(const ExecContext& ctx, const PackedWeights& w, ConstTensorF32 x, Te
   if (x.rows == 0) return;
   Scratch scratch(ctx);
   const KernelTable* table = FastKernels(ctx.level);
-  const size_t buffers = table == nullptr ? x.rows : static_cast<size_t>(PoolThreads(ctx));
+  const bool separately = table == nullptr || IsW4x(w.format);
+  const size_t buffers = separately ? x.rows : static_cast<size_t>(PoolThreads(ctx));
   QuantizedRows q = AllocQuantizedRows(ctx, w.format, buffers, x.cols);
-  if (table == nullptr) {
+  if (separately) {
     QuantizeRows(ctx, x, q);
     MatMulInt(ctx, w, q, y);
     return;

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/limits.h"
 #include "kernels/kernels.h"
+#include "kernels/panel_layout.h"
 #include "kernels/test_util.h"
 
 namespace octet {
@@ -18,9 +20,9 @@ using test::RandomMatrix;
 using test::TestContext;
 
 constexpr size_t kRowCounts[] = {1, 2, 3, 4, 5, 7, 8, 13, 16, 33, 64};
-const std::vector<std::string> kIntFormats = {"q8_0",    "q4_0",     "q4_1",    "q5_0",
-                                              "q5_1",    "q4_k",     "q5_k",    "q6_k",
-                                              "int8g64", "int8g128", "int4g64", "int4g128"};
+const std::vector<std::string> kIntFormats = {
+    "q8_0",    "q4_0",     "q4_1",    "q5_0",     "q5_1",   "q4_k",   "q5_k",   "q6_k",
+    "int8g64", "int8g128", "int4g64", "int4g128", "w4xg32", "w4xg64", "w4xg128"};
 
 // Rows whose groups hit every corner: all at the extremes, zeros of both signs, subnormals, huge.
 std::vector<float> AdversarialRows(size_t rows, size_t k, uint32_t seed) {
@@ -60,7 +62,7 @@ TEST(MatMulTest, LevelsBatchesAndThreadsGiveTheBitsOfTheReference) {
   for (const std::string& name : formats) {
     SCOPED_TRACE(name);
     const WeightFormat format = *WeightFormatFromName(name);
-    const bool odd_k = !format.is_integer() || format.group > 32;
+    const bool odd_k = !format.is_integer() || GgufRowBytes(format, 256) == 0;
     const size_t n = 21 * 16 + 5, k = odd_k ? 203 : 512;
     const RandomMatrix m(name, n, k, 11, false);
     const std::vector<float> x = AdversarialRows(64, k, 5);
@@ -82,7 +84,7 @@ TEST(MatMulTest, LevelsBatchesAndThreadsGiveTheBitsOfTheReference) {
 }
 
 TEST(MatMulTest, ScalarDoesNotDependOnTheBatchEither) {
-  for (const std::string name : {"q4_0", "q6_k", "f32"}) {
+  for (const std::string name : {"q4_0", "q6_k", "w4xg64", "f32"}) {
     const RandomMatrix m(name, 35, 256, 3);
     const std::vector<float> x = AdversarialRows(9, 256, 8);
     TestContext context(CpuLevel::kScalar, 2);
@@ -134,6 +136,49 @@ TEST(MatMulTest, ExtremeCodesTimesExtremeActivationsStayExact) {
   }
 }
 
+// What any product of w4x is: the integer sum of factor * (code - 8) * q, converted once.
+TEST(MatMulTest, W4xSumsOfEveryInputFitTheirIntegers) {
+  const WeightFormat format = *WeightFormatFromName("w4xg32");
+  const size_t n = 16, k = kW4xInputsMax, rows = 6;
+  test::AlignedBytes packed(PackedBytes(format, n, k));
+  const PackedWeights w{format, n, k, packed.data(), Device{}};
+  // Code 0 stands for -8; every lane has a factor of its own, the first two the extremes.
+  const PanelLayout layout = MakePanelLayout(format, k);
+  const int factors[n] = {15, -15, 1, -1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
+  for (size_t lane = 0; lane < n; ++lane) {
+    const float scale = 0.37f + static_cast<float>(lane);
+    std::memcpy(packed.data() + 4 * lane, &scale, 4);
+    for (size_t g = 0; g < k / 32; ++g) {
+      packed.data()[layout.second + g * 16 + lane] = static_cast<uint8_t>(factors[lane]);
+    }
+  }
+  // -128 is nothing that quantising makes, but a peer may send it.
+  const int8_t values[rows] = {127, -127, -128, 1, 0, -5};
+  std::vector<int8_t> q(rows * k);
+  std::vector<float> scales(rows);
+  for (size_t r = 0; r < rows; ++r) {
+    std::fill_n(q.begin() + static_cast<ptrdiff_t>(r * k), k, values[r]);
+    scales[r] = 0.013f * static_cast<float>(r + 1);
+  }
+  const QuantizedRows x{rows, k, k, q.data(), scales.data()};
+  for (const CpuLevel level : AvailableLevels()) {
+    for (const size_t count : {size_t{1}, rows}) {
+      TestContext context(level, 1);
+      std::vector<float> y(count * n);
+      MatMulInt(context.ctx, w, {count, k, k, q.data(), scales.data()}, {y.data(), count, n});
+      for (size_t r = 0; r < count; ++r) {
+        for (size_t o = 0; o < n; ++o) {
+          const int64_t sum = int64_t{factors[o]} * -8 * values[r] * static_cast<int64_t>(k);
+          ASSERT_EQ(sum, static_cast<int32_t>(sum));
+          const float scale = (0.37f + static_cast<float>(o)) * x.scales[r];
+          ASSERT_EQ(y[r * n + o], static_cast<float>(static_cast<int32_t>(sum)) * scale)
+              << CpuLevelName(level) << " " << r << " " << o;
+        }
+      }
+    }
+  }
+}
+
 TEST(MatMulTest, ReferenceAgreesWithDoublePrecision) {
   std::vector<std::string> formats = kIntFormats;
   formats.insert(formats.end(), {"f32", "f16", "bf16"});
@@ -167,7 +212,7 @@ TEST(MatMulTest, ReferenceAgreesWithDoublePrecision) {
 TEST(QuantizeTest, LevelsAgreeAndFollowTheFormula) {
   const size_t k = 200;
   const std::vector<float> x = AdversarialRows(40, k, 77);
-  for (const char* name : {"q8_0", "int8g64", "int8g128"}) {
+  for (const char* name : {"q8_0", "int8g64", "int8g128", "w4xg32", "w4xg128"}) {
     const WeightFormat format = *WeightFormatFromName(name);
     TestContext scalar(CpuLevel::kScalar, 1);
     const QuantizedRows want = AllocQuantizedRows(scalar.ctx, format, 40, k);
@@ -201,7 +246,7 @@ TEST(QuantizeTest, LevelsAgreeAndFollowTheFormula) {
 }
 
 TEST(MatMulTest, RowsThatAreNotFiniteSpoilOnlyThemselves) {
-  for (const std::string name : {"q4_0", "q6_k", "q4_k", "f32", "f16"}) {
+  for (const std::string name : {"q4_0", "q6_k", "q4_k", "w4xg32", "f32", "f16"}) {
     const RandomMatrix m(name, 40, 256, 4);
     std::vector<float> x = AdversarialRows(7, 256, 6);
     for (const CpuLevel level : AvailableLevels()) {
@@ -252,7 +297,9 @@ TEST(ExpertFfnTest, LevelsBatchesAndThreadsGiveTheBitsOfTheReference) {
       {"q4_0", "q4_0", 256, 352},        {"q8_0", "q8_0", 256, 352},
       {"int4g128", "int8g64", 200, 300}, {"int8g64", "int4g128", 72, 328},
       {"q4_k", "q6_k", 256, 512},        {"f32", "f32", 75, 130},
-      {"f16", "q8_0", 64, 96},           {"q5_1", "bf16", 96, 80}};
+      {"f16", "q8_0", 64, 96},           {"q5_1", "bf16", 96, 80},
+      {"w4xg32", "w4xg32", 200, 300},    {"w4xg64", "w4xg128", 256, 352},
+      {"w4xg128", "int4g64", 72, 328},   {"q8_0", "w4xg32", 256, 70}};
   for (const FfnCase& c : cases) {
     SCOPED_TRACE(c.gate + " " + c.down);
     const RandomMatrix gate(c.gate, c.middle, c.hidden, 1), up(c.gate, c.middle, c.hidden, 2),

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "kernels/packed_weights.h"
 #include "kernels/panel_layout.h"
+#include "kernels/w4x.h"
 
 namespace octet {
 namespace {
@@ -70,6 +71,10 @@ bool QuantizeInt4(const float* w, size_t count, QuantizedGroup* out) {
 absl::Status PackIntRow(const WeightFormat& format, const float* w, size_t k, size_t row,
                         const PanelLayout& layout, uint8_t* panel) {
   const size_t lane = row % kPanelOutputs;
+  if (IsW4x(format)) {
+    PackW4xRow(format, w, k, layout, lane, panel);
+    return absl::OkStatus();
+  }
   for (size_t begin = 0; begin < layout.padded_k; begin += format.group) {
     float values[kGroupMax] = {};
     for (size_t i = 0; i < format.group && begin + i < k; ++i) values[i] = w[begin + i];
@@ -108,17 +113,22 @@ absl::Status PackFloatRow(const WeightFormat& format, const float* w, size_t k, 
   return absl::OkStatus();
 }
 
+bool HasQuantiser(const WeightFormat& f) {
+  if (IsW4x(f)) return true;
+  return f.scale == ScaleEncoding::kF16 && !f.minimum && f.group <= kGroupMax &&
+         ((f.bits == 8 && f.offset == 0) || (f.bits == 4 && f.offset == 8));
+}
+
 }  // namespace
 
 absl::Status PackFloatWeights(const WeightFormat& format, MatrixView<const float> w, uint8_t* out) {
-  if (format.is_integer() &&
-      (format.scale != ScaleEncoding::kF16 || format.minimum ||
-       !((format.bits == 8 && format.offset == 0) || (format.bits == 4 && format.offset == 8)) ||
-       format.group > kGroupMax)) {
+  if (format.is_integer() && !HasQuantiser(format)) {
     return absl::InvalidArgumentError(
         absl::StrCat("no quantiser for weight format \"", WeightFormatName(format),
-                     "\"; there is one for f32, f16, bf16, q8_0, q4_0, int8g*, int4g*"));
+                     "\"; there is one for f32, f16, bf16, q8_0, q4_0, int8g*, int4g*, w4xg*"));
   }
+  const absl::Status fits = CheckInputs(format, w.cols);
+  if (!fits.ok()) return fits;
   const PanelLayout layout = MakePanelLayout(format, w.cols);
   std::memset(out, 0, PanelCount(w.rows) * layout.bytes);
   for (size_t row = 0; row < w.rows; ++row) {

@@ -116,6 +116,7 @@ void PutBlock(const WeightFormat& format, const PanelLayout& layout, const Block
         second[(group + g) * 16 + lane] = block.factors[g];
       }
       break;
+    case ScaleEncoding::kF32xI4:
     case ScaleEncoding::kNone:
     case ScaleEncoding::kF32:
       OCTET_CHECK(false) << "no GGUF format has this scale encoding";
@@ -150,6 +151,7 @@ BlockShape GgufBlockShape(const WeightFormat& format) {
       return {256, format.bits == 5 ? size_t{176} : size_t{144}};
     case ScaleEncoding::kF16xI8:
       return {256, 210};
+    case ScaleEncoding::kF32xI4:
     case ScaleEncoding::kNone:
     case ScaleEncoding::kF32:
       return {};

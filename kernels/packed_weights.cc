@@ -3,7 +3,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "core/check.h"
+#include "core/limits.h"
 #include "kernels/panel_layout.h"
 
 namespace octet {
@@ -22,7 +24,22 @@ float LoadF16(const uint8_t* section, size_t index) {
 }  // namespace
 
 size_t PaddedK(const WeightFormat& format, size_t k) {
-  return format.is_integer() ? RoundUp(k, format.activation_group) : k;
+  if (!format.is_integer()) return k;
+  const bool whole_row = format.activation_group == kWholeRow;
+  return RoundUp(k, whole_row ? format.group : format.activation_group);
+}
+
+size_t ActivationGroup(const WeightFormat& format, size_t k) {
+  return format.activation_group == kWholeRow ? PaddedK(format, k) : format.activation_group;
+}
+
+absl::Status CheckInputs(const WeightFormat& format, size_t k) {
+  if (format.scale != ScaleEncoding::kF32xI4 || PaddedK(format, k) <= kW4xInputsMax) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(k, " inputs are too many for weight format \"",
+                                                 WeightFormatName(format), "\", at most ",
+                                                 kW4xInputsMax, " are allowed"));
 }
 
 PanelLayout MakePanelLayout(const WeightFormat& format, size_t k) {
@@ -47,6 +64,10 @@ PanelLayout MakePanelLayout(const WeightFormat& format, size_t k) {
       break;
     case ScaleEncoding::kF16xI8:
       first = supers * 32;
+      second = groups * 16;
+      break;
+    case ScaleEncoding::kF32xI4:
+      first = 64;
       second = groups * 16;
       break;
     case ScaleEncoding::kNone:
@@ -86,6 +107,7 @@ GroupScale GetGroupScale(const WeightFormat& format, const PanelLayout& layout,
       out.scale = LoadF16(panel, super * 16 + lane) * static_cast<float>(factor);
       break;
     }
+    case ScaleEncoding::kF32xI4:  // has GetW4xScale and GetW4xFactor
     case ScaleEncoding::kNone:
     case ScaleEncoding::kF32:
       OCTET_CHECK(false) << "no layout for this scale encoding";
@@ -107,6 +129,15 @@ void UnpackRow(const PackedWeights& w, size_t row, float* out) {
       uint16_t bits;
       std::memcpy(&bits, panel + (k * 16 + lane) * 2, 2);
       out[k] = w.format.kind == WeightKind::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
+    }
+    return;
+  }
+  if (w.format.scale == ScaleEncoding::kF32xI4) {
+    const float scale = GetW4xScale(panel, lane);
+    for (size_t k = 0; k < w.k; ++k) {
+      const int code = GetCode(w.format, panel + layout.values, k, lane) - w.format.offset;
+      const int factor = GetW4xFactor(layout, panel, k / w.format.group, lane);
+      out[k] = static_cast<float>(factor * code) * scale;
     }
     return;
   }

@@ -10,7 +10,8 @@
 //     element k = 8j+i in its low and k = 8j+4+i in its high nibble. Scale area, kF16:
 //     [k/group][16] f16 scales, then with a minimum [k/group][16] f16 minima. kF16xU6: per 256 of
 //     k: [16] f16 d, [16] f16 dmin; then per group [16] u8 sc, [16] u8 m. kF16xI8: per 256: [16]
-//     f16 d; then per group [16] i8 sc. Each of these sections starts on a 64-byte boundary.
+//     f16 d; then per group [16] i8 sc. kF32xI4: [16] f32 scales, then [k/group][16] i8 factors.
+//     Each of these sections starts on a 64-byte boundary.
 // Outputs past n are zero and never written to a result.
 #ifndef OCTET_KERNELS_PACKED_WEIGHTS_H_
 #define OCTET_KERNELS_PACKED_WEIGHTS_H_
@@ -34,17 +35,24 @@ struct PackedWeights {
   Device device;
 };
 
-// k rounded up to a whole activation group (integer kinds) or k itself (float kinds).
+// k rounded up to a whole activation group, which may be the row itself: then to a whole weight
+// group (integer kinds); k itself (float kinds).
 size_t PaddedK(const WeightFormat& format, size_t k);
+// Activations of a row of k that share a scale: PaddedK where that is all of them; 0 for float
+// kinds.
+size_t ActivationGroup(const WeightFormat& format, size_t k);
+// INVALID_ARGUMENT where an integer sum over k inputs could leave 32 bits (kF32xI4 only).
+absl::Status CheckInputs(const WeightFormat& format, size_t k);
 // Bytes of a packed matrix; a multiple of 64. Callers bound n and k (core/limits.h) so that it
 // cannot overflow.
 size_t PackedBytes(const WeightFormat& format, size_t n, size_t k);
 
-// Rounds (float kinds, to nearest even) or quantises (integer kinds with kF16 scales and no
-// minimum: "int4*", "int8*", "q8_0", "q4_0") f32 weights [n, k] and packs them into `out`
-// (PackedBytes long, 64-byte aligned). INVALID_ARGUMENT names a format that has no quantiser here,
-// and weights that are NaN or infinite. int8: scale = absmax/127, int4: scale chosen among
-// candidates around absmax/7.. to minimise the squared error of the group (deterministic).
+// Rounds (float kinds, to nearest even) or quantises (integer kinds of own packs: "int4*", "int8*",
+// "q8_0", "q4_0", "w4x*") f32 weights [n, k] and packs them into `out` (PackedBytes long, 64-byte
+// aligned). INVALID_ARGUMENT names a format that has no quantiser here, weights that are NaN or
+// infinite, and k that CheckInputs refuses. int8: scale = absmax/127; int4: scale chosen among
+// candidates around absmax/7.. to minimise the squared error of the group; w4x: as
+// docs/numerics.md says. Deterministic.
 absl::Status PackFloatWeights(const WeightFormat& format, MatrixView<const float> w, uint8_t* out);
 
 // Packs GGUF blocks ("q8_0" .. "q6_k" and float kinds), row-major [n][k / block] as they stand in a
@@ -56,8 +64,8 @@ absl::Status PackGgufBlocks(const WeightFormat& format, size_t n, size_t k, cons
 size_t GgufRowBytes(const WeightFormat& format, size_t k);
 
 // The float values of output row `row`: out[0..k). Integer kinds: float(q - offset) * w_scale, then
-// + minimum, each rounded once. Equals the public reference decoding of the GGUF formats bit for
-// bit.
+// + minimum, each rounded once; kF32xI4: float(factor * (q - offset)) * scale. Equals the public
+// reference decoding of the GGUF formats bit for bit.
 void UnpackRow(const PackedWeights& w, size_t row, float* out);
 
 // IEEE half and bfloat16 conversions used by all formats (round to nearest even).

@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "core/limits.h"
+#include "kernels/panel_layout.h"
 #include "kernels/test_util.h"
 
 namespace octet {
@@ -115,11 +117,94 @@ TEST(PackedWeightsTest, QuantisedWeightsStayNearTheirSource) {
   }
 }
 
+double RelativeSquaredError(const std::string& name, const std::vector<float>& source, size_t n,
+                            size_t k) {
+  const WeightFormat format = *WeightFormatFromName(name);
+  AlignedBytes packed(PackedBytes(format, n, k));
+  EXPECT_TRUE(PackFloatWeights(format, {source.data(), n, k}, packed.data()).ok());
+  const PackedWeights w{format, n, k, packed.data(), Device{}};
+  std::vector<float> row(k);
+  double error = 0, square = 0;
+  for (size_t r = 0; r < n; ++r) {
+    UnpackRow(w, r, row.data());
+    for (size_t i = 0; i < k; ++i) {
+      const double v = source[r * k + i];
+      error += (row[i] - v) * (row[i] - v);
+      square += v * v;
+    }
+  }
+  return error / square;
+}
+
+TEST(PackedWeightsTest, W4xLosesHardlyMoreThanInt4) {
+  std::mt19937 rng(8);
+  std::normal_distribution<float> normal;
+  const size_t n = 32, k = 1024;
+  std::vector<float> source(n * k);
+  // Groups of unlike magnitude, as real matrices have them.
+  for (size_t i = 0; i < source.size(); ++i) {
+    source[i] = normal(rng) * 0.02f * (1.0f + 0.3f * static_cast<float>(i / 32 % 5));
+  }
+  for (const std::string group : {"32", "64", "128"}) {
+    const double int4 = RelativeSquaredError("int4g" + group, source, n, k);
+    const double w4x = RelativeSquaredError("w4xg" + group, source, n, k);
+    std::cout << "group " << group << ": int4 " << int4 << ", w4x " << w4x << "\n";
+    EXPECT_LT(w4x, 1.1 * int4) << group;
+  }
+}
+
+TEST(PackedWeightsTest, W4xKeepsItsContract) {
+  const WeightFormat format = *WeightFormatFromName("w4xg32");
+  std::mt19937 rng(8);
+  const size_t n = 18, k = 100;
+  std::vector<float> source(n * k, 0.0f);
+  for (size_t r = 1; r < n; ++r) {
+    for (size_t i = 0; i < k; ++i) {
+      const float v = static_cast<float>(static_cast<int>(rng() % 2001) - 1000);
+      source[r * k + i] = r == 2 ? v * 1e-41f : r == 3 ? v * 1e32f : i < 32 && r == 4 ? 0.0f : v;
+    }
+  }
+  AlignedBytes packed(PackedBytes(format, n, k));
+  ASSERT_TRUE(PackFloatWeights(format, {source.data(), n, k}, packed.data()).ok());
+  const PackedWeights w{format, n, k, packed.data(), Device{}};
+  const PanelLayout layout = MakePanelLayout(format, k);
+  EXPECT_EQ(layout.padded_k, 128u);
+  std::vector<float> row(k);
+  for (size_t r = 0; r < n; ++r) {
+    const uint8_t* panel = packed.data() + r / 16 * layout.bytes;
+    for (size_t g = 0; g < 4; ++g) {
+      const int factor = GetW4xFactor(layout, panel, g, r % 16);
+      EXPECT_TRUE(factor >= -15 && factor <= 15 && factor != 0) << factor;
+    }
+    EXPECT_TRUE(std::isfinite(GetW4xScale(panel, r % 16)));
+    // What pads a row is weight 0.
+    for (size_t i = k; i < 128; ++i)
+      EXPECT_EQ(GetCode(format, panel + layout.values, i, r % 16), 8);
+    UnpackRow(w, r, row.data());
+    const float absmax = *std::max_element(source.begin() + static_cast<ptrdiff_t>(r * k),
+                                           source.begin() + static_cast<ptrdiff_t>((r + 1) * k));
+    for (size_t i = 0; i < k; ++i) {
+      // The second row is too small for a scale.
+      ASSERT_NEAR(row[i], r == 2 ? 0.0f : source[r * k + i], 0.25f * absmax) << r << " " << i;
+    }
+  }
+}
+
+TEST(PackedWeightsTest, W4xRefusesRowsWhoseSumsWouldNotFit) {
+  const WeightFormat format = *WeightFormatFromName("w4xg128");
+  EXPECT_TRUE(CheckInputs(format, kW4xInputsMax).ok());
+  EXPECT_EQ(CheckInputs(format, kW4xInputsMax + 1).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(CheckInputs(*WeightFormatFromName("int4g128"), kIntermediateMax).ok());
+  const std::vector<float> source(kW4xInputsMax + 1);
+  EXPECT_EQ(PackFloatWeights(format, {source.data(), 1, source.size()}, nullptr).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST(PackedWeightsTest, WeightsThatAreNotFiniteAreNamed) {
   std::vector<float> source(64, 1.0f);
   source[37] = NAN;
   AlignedBytes packed(1 << 16);
-  for (const char* name : {"f32", "f16", "int8g32", "int4g32"}) {
+  for (const char* name : {"f32", "f16", "int8g32", "int4g32", "w4xg32"}) {
     const absl::Status status =
         PackFloatWeights(*WeightFormatFromName(name), {source.data(), 2, 32}, packed.data());
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;

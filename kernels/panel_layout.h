@@ -14,7 +14,7 @@ inline constexpr size_t kPanelOutputs = 16;
 inline constexpr size_t kSuperBlock = 256;
 
 // Byte offsets inside one panel. The first section starts at 0; `second` is the minima (kF16), the
-// u6 pairs (kF16xU6) or the i8 factors (kF16xI8).
+// u6 pairs (kF16xU6) or the i8 factors (kF16xI8, kF32xI4).
 struct PanelLayout {
   size_t padded_k = 0;
   size_t second = 0;
@@ -58,6 +58,17 @@ struct GroupScale {
 };
 GroupScale GetGroupScale(const WeightFormat& format, const PanelLayout& layout,
                          const uint8_t* panel, size_t group_index, size_t lane);
+
+// kF32xI4: w = float(factor * (q - offset)) * scale.
+inline float GetW4xScale(const uint8_t* panel, size_t lane) {
+  float scale;
+  __builtin_memcpy(&scale, panel + 4 * lane, 4);
+  return scale;
+}
+inline int GetW4xFactor(const PanelLayout& layout, const uint8_t* panel, size_t group_index,
+                        size_t lane) {
+  return static_cast<int8_t>(panel[layout.second + group_index * kPanelOutputs + lane]);
+}
 
 }  // namespace octet
 

@@ -21,6 +21,7 @@ IntKernel KernelFor(const WeightFormat& f) {
       return f.bits == 4 ? IntKernel::kU4Super : IntKernel::kU5Super;
     case ScaleEncoding::kF16xI8:
       return IntKernel::kU6Half;
+    case ScaleEncoding::kF32xI4:  // kernels/w4x.h
     case ScaleEncoding::kNone:
     case ScaleEncoding::kF32:
       break;

@@ -243,6 +243,35 @@ TEST(GateTest, AttentionMatchesItsFormula) {
   }
 }
 
+TEST(GateTest, ProbabilitiesAreWhatTheChoiceWasMadeFrom) {
+  const size_t experts = 8, rows = 20, hidden = 32, k = 3;
+  const test::RandomMatrix wq("f32", experts, hidden, 1), wk("f32", experts, hidden, 2),
+      wv("f32", experts, hidden, 3);
+  const std::vector<float> x = Normal(rows * hidden, 7, 2.0f);
+  for (const bool attention : {false, true}) {
+    std::vector<uint32_t> ids(rows * k);
+    std::vector<float> weights(rows * k), p(rows * experts);
+    const TopK out{rows, k, ids.data(), weights.data(), p.data()};
+    TestContext context(CpuLevel::kScalar, 1);
+    if (attention) {
+      GateAttention(context.ctx, wq.w, wk.w, wv.w, {x.data(), rows, hidden}, out);
+    } else {
+      GateLinear(context.ctx, wq.w, {x.data(), rows, hidden}, out);
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      const float* row = &p[r * experts];
+      float sum = 0, chosen = 0;
+      for (size_t e = 0; e < experts; ++e) sum += row[e];
+      EXPECT_NEAR(sum, 1.0f, 1e-6f);
+      EXPECT_EQ(ids[r * k], std::max_element(row, row + experts) - row);
+      for (size_t s = 0; s < k; ++s) chosen += row[ids[r * k + s]];
+      for (size_t s = 0; s < k; ++s) {
+        EXPECT_EQ(weights[r * k + s], row[ids[r * k + s]] / chosen);
+      }
+    }
+  }
+}
+
 TEST(GateTest, RowThatIsNotFiniteSpoilsOnlyItself) {
   const test::RandomMatrix w("f32", 8, 32, 6);
   std::vector<float> x = Normal(3 * 32, 7);

@@ -2,6 +2,7 @@
 #ifndef OCTET_KERNELS_TEST_UTIL_H_
 #define OCTET_KERNELS_TEST_UTIL_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "core/check.h"
 #include "kernels/exec_context.h"
 #include "kernels/packed_weights.h"
+#include "kernels/panel_layout.h"
 
 namespace octet::test {
 
@@ -88,6 +90,7 @@ struct RandomMatrix {
       std::vector<float> source(n * k);
       for (float& v : source) v = normal(rng);
       OCTET_CHECK(PackFloatWeights(format, {source.data(), n, k}, packed.data()).ok());
+      if (!plain && format.scale == ScaleEncoding::kF32xI4) ScrambleW4x(k, &rng);
     } else {
       std::vector<uint8_t> blocks(n * row_bytes);
       for (uint8_t& b : blocks) b = static_cast<uint8_t>(rng());
@@ -108,6 +111,27 @@ struct RandomMatrix {
       OCTET_CHECK(PackGgufBlocks(format, n, k, blocks.data(), packed.data()).ok());
     }
     w = {format, n, k, packed.data(), Device{}};
+  }
+
+  // Any codes and factors, extremes often, and odd scales.
+  void ScrambleW4x(size_t k, std::mt19937* rng) {
+    const PanelLayout layout = MakePanelLayout(format, k);
+    for (size_t at = 0; at < packed.size(); at += layout.bytes) {
+      uint8_t* panel = packed.data() + at;
+      for (size_t i = 0; i < 16; ++i) {
+        const uint32_t what = (*rng)() % 8;
+        const float scale = what == 0 ? 0.0f : what == 1 ? 1e-42f : what == 2 ? -3e20f : 0.013f;
+        std::memcpy(panel + 4 * i, &scale, 4);
+      }
+      for (size_t i = layout.second; i < layout.values; ++i) {
+        const int factor = static_cast<int>((*rng)() % 41) - 20;
+        panel[i] = static_cast<uint8_t>(std::max(-15, std::min(15, factor)));
+      }
+      const uint32_t what = (*rng)() % 4;
+      for (size_t i = layout.values; i < layout.bytes; ++i) {
+        panel[i] = what == 0 ? 0x00 : what == 1 ? 0xff : static_cast<uint8_t>((*rng)());
+      }
+    }
   }
 
   WeightFormat format;

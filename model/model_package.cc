@@ -53,6 +53,7 @@ class BlobReader {
 
   absl::StatusOr<PackedWeights> Matrix(const std::string& name, const WeightFormat& format,
                                        std::pair<size_t, size_t> shape) const {
+    OCTET_RETURN_IF_ERROR(CheckInputs(format, shape.second));
     PackedWeights weights;
     weights.format = format;
     weights.n = shape.first;
@@ -169,7 +170,8 @@ class PackageLoader {
     for (const ManifestLayer& layer : manifest.layers) {
       WireFormat wire;
       wire.hidden = manifest.config.hidden;
-      wire.activation_group = layer.gate.is_integer() ? layer.gate.activation_group : 0;
+      wire.activation_group =
+          static_cast<uint32_t>(ActivationGroup(layer.gate, manifest.config.hidden));
       wire.reply = manifest.reply;
       package->wire_formats_.push_back(wire);
     }

@@ -13,12 +13,12 @@ absl::StatusOr<std::optional<WeightFormat>> ResolveFormat(absl::string_view opti
                                                           absl::string_view hf_default) {
   if (name.empty()) name = source_kind == "gguf" ? std::string("source") : std::string(hf_default);
   if (name == "source") return std::optional<WeightFormat>();
-  if (name == "int4" || name == "int8") absl::StrAppend(&name, "g", group);
+  if (name == "int4" || name == "int8" || name == "w4x") absl::StrAppend(&name, "g", group);
   const auto format = WeightFormatFromName(name);
   if (!format.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("option ", option, ": ", format.status().message(),
-                     ", and source, int4, int8 (in groups of --group)"));
+                     ", and source, int4, int8, w4x (in groups of --group)"));
   }
   return std::optional<WeightFormat>(*format);
 }

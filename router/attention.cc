@@ -18,7 +18,7 @@ void MatMulShared(const ExecContext& ctx, ConstTensorF32 x,
       MatMulFloat(ctx, *weights, x, y);
       continue;
     }
-    if (quantised.group != weights->format.activation_group) {
+    if (quantised.group != ActivationGroup(weights->format, x.cols)) {
       quantised = AllocQuantizedRows(ctx, weights->format, x.rows, x.cols);
       QuantizeRows(ctx, x, quantised);
     }

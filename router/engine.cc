@@ -176,7 +176,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   limits.logit_rows_max = std::min(kLogitRowsMax, options.step_tokens_max);
   impl->transformer =
       std::make_unique<Transformer>(MakeTransformerModel(*package, std::move(weights)), limits,
-                                    impl->cache.get(), dispatcher, ctx);
+                                    impl->cache.get(), dispatcher, ctx, options.gate_statistics);
   impl->loop =
       std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock, scheduling);
   impl->package = std::move(package);

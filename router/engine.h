@@ -12,6 +12,7 @@
 #include "core/tensor_view.h"
 #include "kernels/exec_context.h"
 #include "model/model_package.h"
+#include "router/gate_statistics.h"
 #include "router/generation.h"
 #include "transport/token_dispatcher.h"
 
@@ -31,6 +32,8 @@ struct EngineOptions {
   // In place of `threads`: a pool shared with experts that the loop's thread computes itself.
   std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
+  // Told what the gates choose, where set; outlives the engine.
+  GateStatistics* gate_statistics = nullptr;
   // Test hook: preempts the youngest request every n-th step; 0: only when the cache is full.
   uint32_t preempt_every_steps = 0;
 };

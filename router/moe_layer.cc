@@ -36,6 +36,7 @@ void Gate(const ExecContext& ctx, const ModelConfig& config, const RouterLayerWe
     case GateKind::kNone:
       std::fill_n(out.experts, out.rows * out.k, 0u);
       std::fill_n(out.weights, out.rows * out.k, 1.0f);
+      if (out.probabilities != nullptr) std::fill_n(out.probabilities, out.rows, 1.0f);
       return;
     case GateKind::kLinear:
       GateLinear(ctx, weights.gate, x, out);
@@ -46,6 +47,19 @@ void Gate(const ExecContext& ctx, const ModelConfig& config, const RouterLayerWe
   }
 }
 
+namespace {
+
+void GateAndCount(const ExecContext& ctx, const ModelConfig& config,
+                  const RouterLayerWeights& weights, const LayerRun& run, ConstTensorF32 x,
+                  TopK choice) {
+  const Arena::Scope scope(*ctx.arena);
+  choice.probabilities = ctx.arena->Alloc<float>(x.rows * config.experts);
+  Gate(ctx, config, weights, x, choice);
+  run.statistics->Add(run.layer, run.positions, choice);
+}
+
+}  // namespace
+
 absl::Status MoeBlock(const ExecContext& ctx, const ModelConfig& config,
                       const RouterLayerWeights& weights, const WireFormat& wire,
                       TokenDispatcher* dispatcher, const LayerRun& run, size_t rows,
@@ -55,7 +69,11 @@ absl::Status MoeBlock(const ExecContext& ctx, const ModelConfig& config,
   const TopK choice{rows, config.top_k, buffers->experts.data(), buffers->expert_weights.data()};
 
   RmsNorm(ctx, x, weights.ffn_norm, config.rms_eps, normed);
-  Gate(ctx, config, weights, normed, choice);
+  if (run.statistics == nullptr) {
+    Gate(ctx, config, weights, normed, choice);
+  } else {
+    GateAndCount(ctx, config, weights, run, normed, choice);
+  }
   const WireRows wire_rows = EncodeRows(ctx, wire, normed, buffers);
   const std::unique_ptr<DispatchHandle> handle =
       dispatcher->Dispatch(run.step, /*micro_batch=*/0, run.layer, run.prefill, wire_rows, choice);

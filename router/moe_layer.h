@@ -3,12 +3,14 @@
 #define OCTET_ROUTER_MOE_LAYER_H_
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "core/clock.h"
 #include "core/ids.h"
 #include "core/model_config.h"
 #include "core/wire_format.h"
 #include "kernels/kernels.h"
 #include "model/model_package.h"
+#include "router/gate_statistics.h"
 #include "router/step_buffers.h"
 #include "transport/token_dispatcher.h"
 
@@ -25,6 +27,8 @@ struct LayerRun {
   LayerId layer;
   bool prefill = false;
   MonotonicTime give_up = kNever;
+  GateStatistics* statistics = nullptr;    // told what the gate chose, where there is one
+  absl::Span<const uint32_t> positions{};  // of the rows
 };
 
 // x += sum over the chosen experts of weight * expert(n) with n = rms_norm(x), over the first

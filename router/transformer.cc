@@ -43,12 +43,14 @@ TransformerModel MakeTransformerModel(const ModelPackage& package, RouterWeights
 }
 
 Transformer::Transformer(TransformerModel model, const TransformerLimits& limits, KvCache* cache,
-                         TokenDispatcher* dispatcher, const ExecContext& ctx)
+                         TokenDispatcher* dispatcher, const ExecContext& ctx,
+                         GateStatistics* statistics)
     : model_(std::move(model)),
       limits_(limits),
       cache_(cache),
       dispatcher_(dispatcher),
       ctx_(ctx),
+      statistics_(statistics),
       rope_(model_.config, std::min<size_t>(cache->positions(), model_.config.context)),
       buffers_(model_.config, model_.wire_formats, limits.rows_max, limits.sequences_max),
       logits_(limits.logit_rows_max, model_.config.vocab) {
@@ -69,7 +71,8 @@ absl::Status Transformer::Forward(const Batch& batch, MonotonicTime give_up) {
     const RouterLayerWeights& weights = model_.weights.layers[i];
     AttentionBlock(ctx_, model_.config, weights, cache_->layer(LayerId(i)), rope_, batch.positions,
                    &buffers_);
-    const LayerRun run{batch.step, LayerId(i), batch.prefill, give_up};
+    const LayerRun run{batch.step, LayerId(i),  batch.prefill,
+                       give_up,    statistics_, batch.positions};
     OCTET_RETURN_IF_ERROR(MoeBlock(ctx_, model_.config, weights, model_.wire_formats[i],
                                    dispatcher_, run, rows, &buffers_));
   }

@@ -14,6 +14,7 @@
 #include "kernels/exec_context.h"
 #include "model/model_package.h"
 #include "router/attention.h"
+#include "router/gate_statistics.h"
 #include "router/kv_cache.h"
 #include "router/step_buffers.h"
 #include "transport/token_dispatcher.h"
@@ -41,9 +42,11 @@ struct TransformerLimits {
 // the batch, the chunks, the placement, the threads.
 class Transformer {
  public:
-  // `cache`, `dispatcher` and what ctx points at outlive the transformer.
+  // `cache`, `dispatcher`, what ctx points at and `statistics` (told what the gates choose; may be
+  // null) outlive the transformer.
   Transformer(TransformerModel model, const TransformerLimits& limits, KvCache* cache,
-              TokenDispatcher* dispatcher, const ExecContext& ctx);
+              TokenDispatcher* dispatcher, const ExecContext& ctx,
+              GateStatistics* statistics = nullptr);
 
   // Computes the rows of `batch` and writes their K and V to the cache. Blocks. On UNAVAILABLE and
   // CANCELLED (see MoeBlock) the same or another batch may be run: the cache holds nothing that
@@ -64,6 +67,7 @@ class Transformer {
   KvCache* const cache_;
   TokenDispatcher* const dispatcher_;
   const ExecContext ctx_;
+  GateStatistics* const statistics_;
   const RopeTables rope_;
   StepBuffers buffers_;
   RowBuffer logits_;

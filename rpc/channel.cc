@@ -83,6 +83,19 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& 
   return grpc::CreateCustomChannel(JoinHostPort(parts), grpc::InsecureChannelCredentials(), args);
 }
 
+bool RefusesConnections(const std::string& address, Duration timeout) {
+  const auto channel = CreateChannel(address);
+  if (!channel.ok()) return true;
+  const auto deadline =
+      std::chrono::system_clock::now() + std::chrono::milliseconds(Millis(timeout));
+  grpc_connectivity_state state = (*channel)->GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY && state != GRPC_CHANNEL_TRANSIENT_FAILURE) {
+    if (!(*channel)->WaitForStateChange(state, deadline)) return false;
+    state = (*channel)->GetState(/*try_to_connect=*/true);
+  }
+  return state == GRPC_CHANNEL_TRANSIENT_FAILURE;
+}
+
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const std::string& listen, const std::vector<grpc::Service*>& services,
     const RpcServerOptions& options) {

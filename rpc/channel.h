@@ -46,6 +46,10 @@ struct ChannelOptions {
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
                                                              const ChannelOptions& options = {});
 
+// True where a connection to `address` is refused or the address is malformed; false where one is
+// made, or neither happens within `timeout`. Blocks.
+bool RefusesConnections(const std::string& address, Duration timeout);
+
 // A name of the standard health service that is SERVING for as long as the process answers at all,
 // whatever the services say: what a liveness probe asks for.
 inline constexpr char kLivenessService[] = "liveness";

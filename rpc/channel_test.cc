@@ -121,5 +121,17 @@ TEST(Channel, SecondServerOnAPortIsRefusedWithItsAddress) {
   EXPECT_TRUE(RpcServer::Start(address, {&second}).ok());
 }
 
+TEST(Channel, RefusalIsToldFromAListener) {
+  FailingService service;
+  auto server = RpcServer::Start("127.0.0.1:0", {&service});
+  ASSERT_TRUE(server.ok());
+  const std::string address = (*server)->address();
+  EXPECT_FALSE(RefusesConnections(address, Duration::Millis(60'000)));
+  (*server)->Shutdown(Duration{});
+  server->reset();
+  EXPECT_TRUE(RefusesConnections(address, Duration::Millis(60'000)));
+  EXPECT_TRUE(RefusesConnections("nowhere", Duration::Millis(60'000)));
+}
+
 }  // namespace
 }  // namespace octet

@@ -27,6 +27,10 @@ void MatMulFloat(const PackedWeights& w, ConstTensorF32 x, size_t n_begin, size_
 void MatMulInt(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, size_t n_end,
                TensorF32 y);
 
+// The same for the w4x formats (kernels/w4x.h); MatMulInt refuses them.
+void MatMulW4x(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, size_t n_end,
+               TensorF32 y);
+
 void SiluMul(const float* gate, const float* up, size_t n, float* out);
 // In place: exp(x - max) / sum.
 void Softmax(float* x, size_t n);

@@ -46,6 +46,24 @@ struct IntTile {
   float* sums;    // [units][rows], sum of q; used with minima only
 };
 
+// One matrix in a w4x format (kernels/w4x.h).
+struct W4xMatrix {
+  const uint8_t* data;
+  size_t panel_bytes;
+  size_t factors;          // offset of the factors, [group][16] int8
+  size_t values;           // offset of the value area
+  size_t units;            // padded_k / 32
+  size_t units_per_group;  // weight group / 32
+};
+
+// Up to kTileRows rows for it.
+struct W4xTile {
+  size_t rows;
+  const int8_t* const* q;  // [rows], padded_k each
+  const float* scales;     // [rows]
+  const int32_t* bias;     // [units][rows], by the level's w4x_bias
+};
+
 // Encodings with a kernel of their own. kWide: groups longer than a unit.
 enum class IntKernel : uint8_t {
   kU4,       // q4_0
@@ -101,6 +119,11 @@ struct KernelTable {
   // Writes `units` units of row r of a tile. scales holds one value per units_per_scale units.
   void (*prepare_row)(const int8_t* q, const float* scales, size_t units, size_t units_per_scale,
                       IntBias bias, size_t r, const IntTile& tile);
+  // As int_panels, for w4x.
+  void (*w4x_panels)(const W4xMatrix& w, const W4xTile& tile, size_t panel, size_t count,
+                     float* out);
+  // Writes bias[u * stride] for the units of one row.
+  void (*w4x_bias)(const int8_t* q, size_t units, size_t stride, int32_t* bias);
   void (*quantize_row)(const float* x, size_t k, size_t padded_k, size_t group, int8_t* q,
                        float* scales);
   // out[r * out_stride + 16 p + i] for `panels` panels and rows <= kFloatRows.

@@ -7,6 +7,7 @@
 #include "kernels/x86/attention_kernels.h"
 #include "kernels/x86/float_kernels.h"
 #include "kernels/x86/int_avx2.h"
+#include "kernels/x86/w4x_avx2.h"
 
 namespace octet {
 
@@ -28,6 +29,8 @@ const KernelTable& Avx2Kernels() {
        IntPanels<Codes::kSigned, Scales::kF16, false>,
        IntPanels<Codes::kSigned, Scales::kF16, true>},
       avx2::PrepareRow,
+      avx2::W4xPanels,
+      avx2::W4xBias,
       avx2::QuantizeRow,
       avx2::FloatPanels,
       avx2::Attention,

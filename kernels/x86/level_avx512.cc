@@ -7,6 +7,7 @@
 #include "kernels/x86/attention_kernels.h"
 #include "kernels/x86/float_kernels.h"
 #include "kernels/x86/int_avx512.h"
+#include "kernels/x86/w4x_avx512.h"
 
 namespace octet {
 
@@ -28,6 +29,8 @@ const KernelTable& Avx512Kernels() {
        IntPanels<Codes::kSigned, Scales::kF16, false>,
        IntPanels<Codes::kSigned, Scales::kF16, true>},
       avx512::PrepareRow,
+      avx512::W4xPanels,
+      avx512::W4xBias,
       avx512::QuantizeRow,
       avx512::FloatPanels,
       avx512::Attention,

@@ -4,11 +4,13 @@
 #include <signal.h>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "rpc/channel.h"
 #include "tests/integration/process.h"
 
 namespace octet {
@@ -153,6 +155,78 @@ TEST_F(BinaryTest, MissingModelIsNamed) {
   EXPECT_THAT(LastLine(result.stderr_text), HasSubstr("/nowhere/at/all"));
 }
 
+// A copy of the program where nothing else is, so that what it finds beside itself is the test's.
+std::string CopyProgram(const std::string& directory) {
+  std::filesystem::create_directories(directory);
+  const std::string copy = directory + "/octet";
+  std::error_code error;
+  std::filesystem::create_hard_link(OctetBinary(), copy, error);
+  if (error) std::filesystem::copy_file(OctetBinary(), copy);
+  return copy;
+}
+
+TEST_F(BinaryTest, EmbeddedModelIsServedWhereNoneIsNamed) {
+  const std::string program = CopyProgram(path("tree/build"));
+  std::filesystem::create_directories(path("tree/models"));
+  const ProcessResult pack = Octet({"pack", Golden("mixtral-f32"), path("tree/models/tiny")});
+  ASSERT_EQ(pack.exit_code, 0) << pack.stderr_text;
+
+  const ProcessResult inspect = RunProcess({program, "inspect"}, kTimeoutMs);
+  EXPECT_EQ(inspect.exit_code, 0) << inspect.stderr_text;
+  EXPECT_THAT(inspect.stdout_text, HasSubstr(path("tree/models/tiny")));
+
+  ChildProcess up({program, "up", "--workers=1", "--listen=127.0.0.1:0"});
+  ASSERT_TRUE(up.WaitForOutput("ready on ", kTimeoutMs)) << up.StderrText();
+  const std::string text = up.StdoutText();
+  const size_t at = text.find("ready on ") + 9;
+  const std::string address = text.substr(at, text.find(' ', at) - at);
+  const std::string ids = Write("ids", "5 17 60");
+  const auto tokens = [&](const std::string& flag) {
+    const ProcessResult result =
+        RunProcess({program, "generate", flag, "--ids", ids, "--json", "--ignore-eos"}, kTimeoutMs);
+    EXPECT_EQ(result.exit_code, 0) << result.stderr_text;
+    return json::parse(result.stdout_text)["token_ids"];
+  };
+  EXPECT_EQ(tokens("--server=" + address), tokens("--model=" + path("tree/models/tiny")));
+}
+
+TEST_F(BinaryTest, GenerateUsesTheEmbeddedModelWhereNoRouterListens) {
+  if (!RefusesConnections("127.0.0.1:7411", Duration::Millis(1000))) {
+    GTEST_SKIP() << "not run: something listens on 127.0.0.1:7411";
+  }
+  const std::string program = CopyProgram(path("tree/build"));
+  const std::string ids = Write("ids", "5 17 60");
+  const std::vector<std::string> args = {program, "generate", "--ids", ids, "--json"};
+  const ProcessResult missing = RunProcess(args, kTimeoutMs);
+  EXPECT_EQ(missing.exit_code, 4);
+  EXPECT_THAT(LastLine(missing.stderr_text),
+              AllOf(HasSubstr(path("tree/models/tiny")), HasSubstr("--model")));
+
+  std::filesystem::create_directories(path("tree/models"));
+  ASSERT_EQ(Octet({"pack", Golden("mixtral-f32"), path("tree/models/tiny")}).exit_code, 0);
+  const ProcessResult found = RunProcess(args, kTimeoutMs);
+  EXPECT_EQ(found.exit_code, 0) << found.stderr_text;
+  EXPECT_TRUE(json::accept(found.stdout_text));
+  EXPECT_THAT(found.stderr_text, HasSubstr("using the embedded model"));
+}
+
+TEST_F(BinaryTest, InstalledProgramFindsTheModelInstalledWithIt) {
+  const std::string prefix = path("prefix");
+  const ProcessResult install =
+      RunProcess({"cmake", "--install", OCTET_BINARY_DIR, "--prefix", prefix}, kTimeoutMs);
+  ASSERT_EQ(install.exit_code, 0) << install.stderr_text;
+  const std::string model = prefix + "/share/octet/models/tiny";
+  const bool shipped = std::filesystem::exists(OCTET_SOURCE_DIR "/models/tiny/manifest.json");
+  EXPECT_EQ(std::filesystem::exists(model + "/manifest.json"), shipped);
+  if (!shipped) {
+    std::filesystem::create_directories(prefix + "/share/octet/models");
+    ASSERT_EQ(Octet({"pack", Golden("mixtral-f32"), model}).exit_code, 0);
+  }
+  const ProcessResult inspect = RunProcess({prefix + "/bin/octet", "inspect"}, kTimeoutMs);
+  EXPECT_EQ(inspect.exit_code, 0) << inspect.stderr_text;
+  EXPECT_THAT(inspect.stdout_text, HasSubstr(model));
+}
+
 TEST_F(BinaryTest, EvalScoresEachTokenAfterTheFirst) {
   std::string text;
   for (int i = 0; i < 40; ++i) text += std::to_string((i * 7 + 3) % 96) + " ";
@@ -170,6 +244,24 @@ TEST_F(BinaryTest, EvalScoresEachTokenAfterTheFirst) {
     sum += logprob.get<double>();
   }
   EXPECT_NEAR(report["perplexity"].get<double>(), std::exp(-sum / 39), 1e-3);
+  const auto check_gate = [](const json& gate) {
+    EXPECT_EQ(gate["entropy_unit"], "bits");
+    ASSERT_EQ(gate["layers"].size(), 2u);
+    for (const json& layer : gate["layers"]) {
+      // Each token once, in two of four experts.
+      EXPECT_EQ(layer["rows"], 40);
+      uint64_t sum = 0, most = 0;
+      for (const uint64_t n : layer["tokens_per_expert"].get<std::vector<uint64_t>>()) {
+        sum += n;
+        most = std::max(most, n);
+      }
+      EXPECT_EQ(sum, 80u);
+      EXPECT_NEAR(layer["max_over_mean"].get<double>(), static_cast<double>(most) / 20, 1e-9);
+      EXPECT_GT(layer["entropy"].get<double>(), 0.0);
+      EXPECT_LE(layer["entropy"].get<double>(), 2.0);
+    }
+  };
+  check_gate(report["gate"]);
   // Windows that reach back to the start give the same numbers as far as they do.
   std::vector<std::string> windowed = args;
   windowed.push_back("--window=20");
@@ -177,6 +269,7 @@ TEST_F(BinaryTest, EvalScoresEachTokenAfterTheFirst) {
   ASSERT_EQ(short_windows["logprobs"].size(), 39u);
   for (int i = 0; i < 19; ++i) EXPECT_EQ(short_windows["logprobs"][i], report["logprobs"][i]);
   EXPECT_NE(short_windows["logprobs"][38], report["logprobs"][38]);
+  check_gate(short_windows["gate"]);
 }
 
 TEST_F(BinaryTest, PackedModelGivesTheSameTokensAsItsSource) {

@@ -32,10 +32,11 @@ struct Weights {
   const char* experts;
   const char* attention;
 };
-// Two of them in formats of our own, two in GGUF's.
+// Three of them in formats of our own, two in GGUF's.
 constexpr Weights kWeights[] = {
     {"f32", "mixtral-f32", "f32", "f32"},
     {"int4/int8", "mixtral-gqa4-bf16", "int4", "int8"},
+    {"w4x/int8", "mixtral-gqa4-bf16", "w4x", "int8"},
     {"q4_0", "gguf-q4_0", "source", "source"},
     {"Q4_K", "gguf-q4_k", "source", "source"},
 };
@@ -311,7 +312,9 @@ void PrintTable(const std::map<std::pair<size_t, size_t>, Cell>& cells,
   }
   std::printf("\n| cluster |");
   for (const Weights& w : kWeights) std::printf(" %s |", w.name);
-  std::printf("\n|---|---|---|---|---|\n");
+  std::printf("\n|---|");
+  for (size_t w = 0; w < std::size(kWeights); ++w) std::printf("---|");
+  std::printf("\n");
   for (size_t k = 0; k < std::size(kClusters); ++k) {
     std::printf("| %s |", ClusterName(kClusters[k]).c_str());
     for (size_t w = 0; w < std::size(kWeights); ++w) {

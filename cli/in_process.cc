@@ -106,7 +106,6 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
   dispatch.model_version = package.model_version();
   model->dispatcher_ = std::make_unique<TokenDispatcher>(dispatch, placed.links, &model->clock_);
   model->dispatcher_->SetPlacement(placed.placement);
-  EngineOptions engine = options.engine;
   if (options.gate_statistics && package.config().gate != GateKind::kNone) {
     model->gate_statistics_ = std::make_unique<GateStatistics>(package.config().layers, count);
     engine.gate_statistics = model->gate_statistics_.get();

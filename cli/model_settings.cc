@@ -58,6 +58,8 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   options.step_tokens_max = static_cast<uint32_t>(settings.Int("step-tokens-max"));
   options.chunk_tokens = static_cast<uint32_t>(settings.Int("chunk-tokens"));
   options.itl_ms_max = settings.Float("itl-ms-max");
+  const std::string micro_batches = settings.String("micro-batches");
+  options.micro_batches = micro_batches == "auto" ? 0 : micro_batches == "1" ? 1 : 2;
   const int threads = static_cast<int>(settings.Int("threads"));
   options.threads = threads > 0 ? threads : AvailableCores();
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));

@@ -133,7 +133,11 @@ std::vector<SettingSpec> EngineSettings() {
       IntSetting("chunk-tokens", "0", 0, kStepTokensMax,
                  "Prefill chunk; 0: follows from --itl-ms-max", kEngine),
       FloatSetting("itl-ms-max", "100", 1, 1e6,
-                   "Bound on the gap between tokens while prompts arrive", kEngine)};
+                   "Bound on the gap between tokens while prompts arrive", kEngine),
+      ChoiceSetting("micro-batches", "auto", "auto|1|2",
+                    "Parts of a step: while the experts of one are away, the attention of the "
+                    "other runs; auto: what is faster. Tokens are the same",
+                    kEngine)};
 }
 
 std::vector<SettingSpec> ClientSettings() {

@@ -35,24 +35,17 @@ RopeTables::RopeTables(const ModelConfig& config, size_t positions)
 
 void AttentionBlock(const ExecContext& ctx, const ModelConfig& config,
                     const RouterLayerWeights& weights, const KvLayer& cache, const RopeTables& rope,
-                    absl::Span<const uint32_t> positions, StepBuffers* buffers) {
-  const size_t rows = positions.size();
-  const TensorF32 x = buffers->x.rows(rows);
-  const TensorF32 normed = buffers->normed.rows(rows);
-  const TensorF32 q = buffers->q.rows(rows);
-  const TensorF32 k = buffers->k.rows(rows);
-  const TensorF32 v = buffers->v.rows(rows);
-  const TensorF32 attended = buffers->attended.rows(rows);
-  const TensorF32 projected = buffers->projected.rows(rows);
-
-  RmsNorm(ctx, x, weights.attention_norm, config.rms_eps, normed);
-  MatMulShared(ctx, normed, {{&weights.q, q}, {&weights.k, k}, {&weights.v, v}});
-  ApplyRope(ctx, rope.cos.data(), rope.sin.data(), config.head_dim, positions, q);
-  ApplyRope(ctx, rope.cos.data(), rope.sin.data(), config.head_dim, positions, k);
-  AppendKv(ctx, cache, buffers->sequences, k, v);
-  PagedAttention(ctx, cache, buffers->sequences, config.heads, config.sliding_window, q, attended);
-  MatMul(ctx, weights.o, attended, projected);
-  AddRows(ctx, projected, x);
+                    const MicroBatch& part) {
+  RmsNorm(ctx, part.x, weights.attention_norm, config.rms_eps, part.normed);
+  MatMulShared(ctx, part.normed,
+               {{&weights.q, part.q}, {&weights.k, part.k}, {&weights.v, part.v}});
+  ApplyRope(ctx, rope.cos.data(), rope.sin.data(), config.head_dim, part.positions, part.q);
+  ApplyRope(ctx, rope.cos.data(), rope.sin.data(), config.head_dim, part.positions, part.k);
+  AppendKv(ctx, cache, part.sequences, part.k, part.v);
+  PagedAttention(ctx, cache, part.sequences, config.heads, config.sliding_window, part.q,
+                 part.attended);
+  MatMul(ctx, weights.o, part.attended, part.projected);
+  AddRows(ctx, part.projected, part.x);
 }
 
 }  // namespace octet

@@ -20,11 +20,11 @@ struct RopeTables {
 };
 
 // x += o · attention(rope(q · n), rope(k · n), v · n) with n = rms_norm(x); appends k and v to
-// `cache`. Uses buffers->sequences and x, writes the other row buffers. Positions lie inside the
-// tables. Blocks the calling thread until done.
+// `cache`. Writes the other row views of `part`. Positions lie inside the tables. Blocks the
+// calling thread until done.
 void AttentionBlock(const ExecContext& ctx, const ModelConfig& config,
                     const RouterLayerWeights& weights, const KvLayer& cache, const RopeTables& rope,
-                    absl::Span<const uint32_t> positions, StepBuffers* buffers);
+                    const MicroBatch& part);
 
 }  // namespace octet
 

@@ -35,6 +35,10 @@ absl::Status CheckOptions(const EngineOptions& o) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads: ", o.threads, " is not in [1, ", kRouterThreadsMax, "]"));
   }
+  if (o.micro_batches > kMicroBatchesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("micro_batches: ", o.micro_batches, ", allowed is 0 to ", kMicroBatchesMax));
+  }
   if (!(o.itl_ms_max > 0) || std::isinf(o.itl_ms_max)) {
     return absl::InvalidArgumentError(
         absl::StrCat("itl_ms_max: ", o.itl_ms_max, " is not a positive number"));
@@ -177,8 +181,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   impl->transformer =
       std::make_unique<Transformer>(MakeTransformerModel(*package, std::move(weights)), limits,
                                     impl->cache.get(), dispatcher, ctx, options.gate_statistics);
-  impl->loop =
-      std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock, scheduling);
+  impl->loop = std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock,
+                                          scheduling, options.micro_batches);
   impl->package = std::move(package);
   impl->published = impl->loop->stats();
 

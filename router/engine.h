@@ -28,7 +28,10 @@ struct EngineOptions {
   uint32_t step_tokens_max = 512;  // rows of one step
   uint32_t chunk_tokens = 0;       // fixed prefill chunk; 0: follows from itl_ms_max
   double itl_ms_max = 100;  // bound on running requests' inter-token latency while prompts arrive
-  int threads = 1;          // of the router's kernels
+  // Parts that a step is computed in, so that attention hides the way to the experts: 1, 2, or 0:
+  // what has been faster for such steps.
+  uint32_t micro_batches = 1;
+  int threads = 1;  // of the router's kernels
   // In place of `threads`: a pool shared with experts that the loop's thread computes itself.
   std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
@@ -51,6 +54,7 @@ struct EngineStats {
   uint64_t preemptions = 0;
   uint64_t rejections = 0;
   uint64_t steps = 0;
+  uint64_t split_steps = 0;  // of them: computed in two parts
 };
 
 // Submit, Cancel and stats are thread-safe and never wait for a step.

@@ -10,21 +10,20 @@ namespace octet {
 namespace {
 
 // The rows as experts get them.
-WireRows EncodeRows(const ExecContext& ctx, const WireFormat& format, ConstTensorF32 x,
-                    StepBuffers* buffers) {
+WireRows EncodeRows(const ExecContext& ctx, const WireFormat& format, const MicroBatch& part) {
   WireRows wire;
   wire.format = format;
-  wire.rows = x.rows;
+  wire.rows = part.rows;
   if (!format.is_integer()) {
-    wire.f32 = x;
+    wire.f32 = part.normed;
     return wire;
   }
-  wire.q.rows = x.rows;
+  wire.q.rows = part.rows;
   wire.q.padded_k = format.padded_hidden();
   wire.q.group = format.activation_group;
-  wire.q.q = buffers->wire_q.data();
-  wire.q.scales = buffers->wire_scales.data();
-  QuantizeRows(ctx, x, wire.q);
+  wire.q.q = part.wire_q;
+  wire.q.scales = part.wire_scales;
+  QuantizeRows(ctx, part.normed, wire.q);
   return wire;
 }
 
@@ -50,35 +49,36 @@ void Gate(const ExecContext& ctx, const ModelConfig& config, const RouterLayerWe
 namespace {
 
 void GateAndCount(const ExecContext& ctx, const ModelConfig& config,
-                  const RouterLayerWeights& weights, const LayerRun& run, ConstTensorF32 x,
+                  const RouterLayerWeights& weights, const LayerRun& run, const MicroBatch& part,
                   TopK choice) {
   const Arena::Scope scope(*ctx.arena);
-  choice.probabilities = ctx.arena->Alloc<float>(x.rows * config.experts);
-  Gate(ctx, config, weights, x, choice);
-  run.statistics->Add(run.layer, run.positions, choice);
+  choice.probabilities = ctx.arena->Alloc<float>(part.rows * config.experts);
+  Gate(ctx, config, weights, part.normed, choice);
+  run.statistics->Add(run.layer, part.positions, choice);
 }
 
 }  // namespace
 
-absl::Status MoeBlock(const ExecContext& ctx, const ModelConfig& config,
-                      const RouterLayerWeights& weights, const WireFormat& wire,
-                      TokenDispatcher* dispatcher, const LayerRun& run, size_t rows,
-                      StepBuffers* buffers) {
-  const TensorF32 x = buffers->x.rows(rows);
-  const TensorF32 normed = buffers->normed.rows(rows);
-  const TopK choice{rows, config.top_k, buffers->experts.data(), buffers->expert_weights.data()};
-
-  RmsNorm(ctx, x, weights.ffn_norm, config.rms_eps, normed);
+std::unique_ptr<DispatchHandle> MoeDispatch(const ExecContext& ctx, const ModelConfig& config,
+                                            const RouterLayerWeights& weights,
+                                            const WireFormat& wire, TokenDispatcher* dispatcher,
+                                            const LayerRun& run, const MicroBatch& part) {
+  const TopK choice{part.rows, config.top_k, part.experts, part.expert_weights};
+  RmsNorm(ctx, part.x, weights.ffn_norm, config.rms_eps, part.normed);
   if (run.statistics == nullptr) {
-    Gate(ctx, config, weights, normed, choice);
+    Gate(ctx, config, weights, part.normed, choice);
   } else {
-    GateAndCount(ctx, config, weights, run, normed, choice);
+    GateAndCount(ctx, config, weights, run, part, choice);
   }
-  const WireRows wire_rows = EncodeRows(ctx, wire, normed, buffers);
-  const std::unique_ptr<DispatchHandle> handle =
-      dispatcher->Dispatch(run.step, /*micro_batch=*/0, run.layer, run.prefill, wire_rows, choice);
-  OCTET_RETURN_IF_ERROR(dispatcher->Combine(*handle, run.give_up, &buffers->replies));
-  CombineExperts(ctx, x, choice.k, choice.weights, buffers->replies.data(), x);
+  return dispatcher->Dispatch(run.step, part.index, run.layer, run.prefill,
+                              EncodeRows(ctx, wire, part), choice);
+}
+
+absl::Status MoeCombine(const ExecContext& ctx, const ModelConfig& config,
+                        TokenDispatcher* dispatcher, const LayerRun& run, DispatchHandle& handle,
+                        MicroBatch* part) {
+  OCTET_RETURN_IF_ERROR(dispatcher->Combine(handle, run.give_up, &part->replies));
+  CombineExperts(ctx, part->x, config.top_k, part->expert_weights, part->replies.data(), part->x);
   return absl::OkStatus();
 }
 

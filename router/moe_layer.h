@@ -2,8 +2,9 @@
 #ifndef OCTET_ROUTER_MOE_LAYER_H_
 #define OCTET_ROUTER_MOE_LAYER_H_
 
+#include <memory>
+
 #include "absl/status/status.h"
-#include "absl/types/span.h"
 #include "core/clock.h"
 #include "core/ids.h"
 #include "core/model_config.h"
@@ -27,18 +28,23 @@ struct LayerRun {
   LayerId layer;
   bool prefill = false;
   MonotonicTime give_up = kNever;
-  GateStatistics* statistics = nullptr;    // told what the gate chose, where there is one
-  absl::Span<const uint32_t> positions{};  // of the rows
+  GateStatistics* statistics = nullptr;  // told what the gate chose, where there is one
 };
 
-// x += sum over the chosen experts of weight * expert(n) with n = rms_norm(x), over the first
-// `rows` rows of buffers->x. Rows travel in `wire`, on every transport the same. Blocks until the
-// experts have answered. UNAVAILABLE (no replica until run.give_up) and CANCELLED as
-// TokenDispatcher::Combine; x is then unchanged.
-absl::Status MoeBlock(const ExecContext& ctx, const ModelConfig& config,
-                      const RouterLayerWeights& weights, const WireFormat& wire,
-                      TokenDispatcher* dispatcher, const LayerRun& run, size_t rows,
-                      StepBuffers* buffers);
+// Sends n = rms_norm(x) of the part's rows to the experts that the gate chooses for them, in
+// `wire`, on every transport the same. Returns without waiting for the experts. The part stays as
+// it is until the matching MoeCombine.
+std::unique_ptr<DispatchHandle> MoeDispatch(const ExecContext& ctx, const ModelConfig& config,
+                                            const RouterLayerWeights& weights,
+                                            const WireFormat& wire, TokenDispatcher* dispatcher,
+                                            const LayerRun& run, const MicroBatch& part);
+
+// x += sum over the chosen experts of weight * expert(n). Blocks until the experts have answered.
+// UNAVAILABLE (no replica until run.give_up) and CANCELLED as TokenDispatcher::Combine; x is then
+// unchanged.
+absl::Status MoeCombine(const ExecContext& ctx, const ModelConfig& config,
+                        TokenDispatcher* dispatcher, const LayerRun& run, DispatchHandle& handle,
+                        MicroBatch* part);
 
 }  // namespace octet
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "core/batch.h"
 #include "core/check.h"
 #include "core/model_config.h"
 #include "core/tensor_view.h"
@@ -42,17 +43,41 @@ class AlignedBuffer {
 class RowBuffer {
  public:
   RowBuffer(size_t rows_max, size_t cols) : memory_(rows_max * cols), cols_(cols) {}
-  TensorF32 rows(size_t count) const { return TensorF32(memory_.data(), count, cols_); }
+  TensorF32 rows(size_t count) const { return slice(0, count); }
+  TensorF32 slice(size_t begin, size_t count) const {
+    return TensorF32(memory_.data() + begin * cols_, count, cols_);
+  }
 
  private:
   AlignedBuffer<float> memory_;
   size_t cols_;
 };
 
+// Most parts that a step's rows are computed in.
+inline constexpr size_t kMicroBatchesMax = 2;
+
+// Consecutive rows of a step that go through the layers together. Views of the StepBuffers that
+// made it; the next Slice with the same index ends them.
+struct MicroBatch {
+  uint32_t index = 0;  // within its step
+  size_t rows = 0;
+  absl::Span<const uint32_t> positions;
+  TensorF32 x, normed, q, k, v, attended, projected;
+  int8_t* wire_q = nullptr;
+  float* wire_scales = nullptr;
+  uint32_t* experts = nullptr;
+  float* expert_weights = nullptr;
+  std::vector<SequenceRows> sequences;  // rows counted from the first of this part
+  std::vector<const float*> replies;    // [rows * top_k], filled by Combine
+};
+
 // Written by the layers in the order of the fields. One step at a time.
 struct StepBuffers {
   StepBuffers(const ModelConfig& config, const std::vector<WireFormat>& wire_formats,
               size_t rows_max, size_t sequences_max);
+
+  // Part `index` of `batch`: rows [begin, end). A sequence may lie in several parts.
+  MicroBatch* Slice(const Batch& batch, uint32_t index, size_t begin, size_t end);
 
   RowBuffer x;          // residual stream, [rows, hidden]
   RowBuffer normed;     // [rows, hidden]
@@ -65,8 +90,10 @@ struct StepBuffers {
   AlignedBuffer<float> wire_scales;
   AlignedBuffer<uint32_t> experts;      // [rows, top_k]
   AlignedBuffer<float> expert_weights;  // [rows, top_k]
-  std::vector<const float*> replies;    // [rows * top_k], filled by Combine
-  std::vector<SequenceRows> sequences;  // of the batch, as attention wants them
+  size_t top_k;
+  size_t wire_row_bytes = 0;   // of wire_q, of the widest layer
+  size_t wire_row_scales = 0;  // of wire_scales
+  MicroBatch parts[kMicroBatchesMax];
 };
 
 }  // namespace octet

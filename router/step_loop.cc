@@ -18,8 +18,12 @@ constexpr size_t kSamplersMax = 8;
 }  // namespace
 
 StepLoop::StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
-                   const SchedulerOptions& options)
-    : transformer_(transformer), tokenizer_(tokenizer), clock_(clock), scheduler_(options) {
+                   const SchedulerOptions& options, uint32_t micro_batches)
+    : transformer_(transformer),
+      tokenizer_(tokenizer),
+      clock_(clock),
+      scheduler_(options),
+      micro_batches_(micro_batches) {
   const ThreadPool* pool = transformer->context().pool;
   const size_t threads = pool == nullptr ? 1 : static_cast<size_t>(pool->threads());
   const size_t samplers = std::min(threads, kSamplersMax);
@@ -82,15 +86,26 @@ void StepLoop::End(RequestId id) {
   active_.erase(it);
 }
 
+absl::Status StepLoop::Forward(const Batch& batch, MonotonicTime now) {
+  const uint32_t parts = micro_batches_.Choose(batch.prefill, batch.rows());
+  // Only a missing replica ends a step early; one request's deadline must not cost the others
+  // theirs.
+  const absl::Status status =
+      transformer_->Forward(batch, parts, now + Duration::Millis(kStepWaitMs));
+  if (status.ok()) {
+    micro_batches_.Observe((clock_->Now() - now).millis());
+    if (parts > 1) ++stats_.split_steps;
+  }
+  return status;
+}
+
 bool StepLoop::Step() {
   const MonotonicTime begin = clock_->Now();
   const StepPlan& plan = scheduler_.Plan(begin);
   NotePlan(plan, begin);
   if (plan.batch.empty()) return false;
 
-  // Only a missing replica ends a step early; one request's deadline must not cost the others
-  // theirs.
-  stalled_ = transformer_->Forward(plan.batch, begin + Duration::Millis(kStepWaitMs));
+  stalled_ = Forward(plan.batch, begin);
   if (!stalled_.ok()) {
     // Without a replica the step is run again, until one is there or the requests' time is up.
     if (absl::IsUnavailable(stalled_)) return true;

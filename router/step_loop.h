@@ -15,6 +15,7 @@
 #include "model/tokenizer/tokenizer.h"
 #include "router/engine.h"
 #include "router/generation.h"
+#include "router/micro_batch_policy.h"
 #include "router/request_output.h"
 #include "router/sampler.h"
 #include "router/scheduler.h"
@@ -34,10 +35,10 @@ struct IncomingRequest {
 // One thread. Sinks are called from it.
 class StepLoop {
  public:
-  // `transformer`, `tokenizer` and `clock` outlive the loop. The scheduler's queue is bounded by
-  // whoever calls Add.
+  // `transformer`, `tokenizer` and `clock` outlive the loop. `micro_batches` as in EngineOptions.
+  // The scheduler's queue is bounded by whoever calls Add.
   StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
-           const SchedulerOptions& options);
+           const SchedulerOptions& options, uint32_t micro_batches = 1);
 
   void Add(IncomingRequest incoming);
   // Ends a request with `status`. Unknown ids are ignored.
@@ -83,6 +84,7 @@ class StepLoop {
   };
 
   void NotePlan(const StepPlan& plan, MonotonicTime now);
+  absl::Status Forward(const Batch& batch, MonotonicTime now);
   void SampleBatch(const Batch& batch);
   void ExamineRows();
   // Reads only; runs on several threads.
@@ -97,6 +99,7 @@ class StepLoop {
   const Tokenizer* const tokenizer_;
   const Clock* const clock_;
   Scheduler scheduler_;
+  MicroBatchPolicy micro_batches_;
   std::vector<Sampler> samplers_;  // [share of ExamineRows]
   std::vector<LogitRow> rows_;     // of one call of Logits
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;

@@ -199,7 +199,7 @@ std::vector<float> LogitModel::Run(const std::vector<TokenId>& ids, size_t chunk
       batch.positions.push_back(static_cast<uint32_t>(at + i));
       batch.logit_rows.push_back(static_cast<uint32_t>(i));
     }
-    const absl::Status status = transformer_->Forward(batch, kNever);
+    const absl::Status status = transformer_->Forward(batch, /*micro_batches=*/1, kNever);
     OCTET_CHECK(status.ok()) << status.ToString();
     const ConstTensorF32 logits = transformer_->Logits(batch, 0, rows);
     for (size_t i = 0; i < rows; ++i) {

@@ -5,7 +5,6 @@
 
 #include "core/check.h"
 #include "core/status_macros.h"
-#include "router/moe_layer.h"
 
 namespace octet {
 
@@ -19,17 +18,49 @@ StepBuffers::StepBuffers(const ModelConfig& config, const std::vector<WireFormat
       attended(rows_max, size_t{config.heads} * config.head_dim),
       projected(rows_max, config.hidden),
       experts(rows_max * config.top_k),
-      expert_weights(rows_max * config.top_k) {
-  size_t padded = 0, groups = 0;
+      expert_weights(rows_max * config.top_k),
+      top_k(config.top_k) {
   for (const WireFormat& format : wire_formats) {
     if (!format.is_integer()) continue;
-    padded = std::max(padded, format.padded_hidden());
-    groups = std::max(groups, format.groups());
+    wire_row_bytes = std::max(wire_row_bytes, format.padded_hidden());
+    wire_row_scales = std::max(wire_row_scales, format.groups());
   }
-  wire_q = AlignedBuffer<int8_t>(rows_max * padded);
-  wire_scales = AlignedBuffer<float>(rows_max * groups);
-  replies.reserve(rows_max * config.top_k);
-  sequences.reserve(sequences_max);
+  wire_q = AlignedBuffer<int8_t>(rows_max * wire_row_bytes);
+  wire_scales = AlignedBuffer<float>(rows_max * wire_row_scales);
+  for (MicroBatch& part : parts) {
+    part.replies.reserve(rows_max * top_k);
+    part.sequences.reserve(sequences_max);
+  }
+}
+
+MicroBatch* StepBuffers::Slice(const Batch& batch, uint32_t index, size_t begin, size_t end) {
+  OCTET_CHECK(index < kMicroBatchesMax && begin < end && end <= batch.rows());
+  MicroBatch* const part = &parts[index];
+  const size_t rows = end - begin;
+  part->index = index;
+  part->rows = rows;
+  part->positions = absl::MakeConstSpan(batch.positions).subspan(begin, rows);
+  part->x = x.slice(begin, rows);
+  part->normed = normed.slice(begin, rows);
+  part->q = q.slice(begin, rows);
+  part->k = k.slice(begin, rows);
+  part->v = v.slice(begin, rows);
+  part->attended = attended.slice(begin, rows);
+  part->projected = projected.slice(begin, rows);
+  part->wire_q = wire_q.data() + begin * wire_row_bytes;
+  part->wire_scales = wire_scales.data() + begin * wire_row_scales;
+  part->experts = experts.data() + begin * top_k;
+  part->expert_weights = expert_weights.data() + begin * top_k;
+  part->sequences.clear();
+  for (const BatchSequence& s : batch.sequences) {
+    const size_t from = std::max(s.row_begin, begin);
+    const size_t to = std::min(s.row_begin + s.rows, end);
+    if (from >= to) continue;
+    const auto skipped = static_cast<uint32_t>(from - s.row_begin);
+    part->sequences.push_back({from - begin, to - from, s.position_begin + skipped,
+                               absl::MakeConstSpan(s.blocks, s.block_count)});
+  }
+  return part;
 }
 
 TransformerModel MakeTransformerModel(const ModelPackage& package, RouterWeights weights) {
@@ -58,24 +89,46 @@ Transformer::Transformer(TransformerModel model, const TransformerLimits& limits
   OCTET_CHECK_EQ(model_.weights.layers.size(), model_.config.layers);
 }
 
-absl::Status Transformer::Forward(const Batch& batch, MonotonicTime give_up) {
+size_t Transformer::Split(const Batch& batch, size_t count) {
+  const size_t rows = batch.rows();
+  count = std::min({count, rows, kMicroBatchesMax});
+  for (size_t i = 0; i < count; ++i) {
+    buffers_.Slice(batch, static_cast<uint32_t>(i), rows * i / count, rows * (i + 1) / count);
+  }
+  return count;
+}
+
+absl::Status Transformer::Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up) {
   const size_t rows = batch.rows();
   OCTET_CHECK(rows > 0 && rows <= limits_.rows_max);
-  buffers_.sequences.clear();
-  for (const BatchSequence& s : batch.sequences) {
-    buffers_.sequences.push_back(
-        {s.row_begin, s.rows, s.position_begin, absl::MakeConstSpan(s.blocks, s.block_count)});
-  }
+  const size_t parts = Split(batch, micro_batches);
   EmbedRows(ctx_, model_.weights.embedding, batch.tokens, buffers_.x.rows(rows));
+  // Of each part, from its dispatch to its combine in the layer after. Declared last: what is still
+  // in flight on an early return is cancelled before anything it uses changes.
+  std::unique_ptr<DispatchHandle> handles[kMicroBatchesMax];
+  LayerRun run{batch.step, LayerId(0), batch.prefill, give_up, statistics_};
   for (uint32_t i = 0; i < model_.config.layers; ++i) {
     const RouterLayerWeights& weights = model_.weights.layers[i];
-    AttentionBlock(ctx_, model_.config, weights, cache_->layer(LayerId(i)), rope_, batch.positions,
-                   &buffers_);
-    const LayerRun run{batch.step, LayerId(i),  batch.prefill,
-                       give_up,    statistics_, batch.positions};
-    OCTET_RETURN_IF_ERROR(MoeBlock(ctx_, model_.config, weights, model_.wire_formats[i],
-                                   dispatcher_, run, rows, &buffers_));
+    for (size_t p = 0; p < parts; ++p) {
+      MicroBatch* const part = &buffers_.parts[p];
+      OCTET_RETURN_IF_ERROR(Combine(run, part, &handles[p]));
+      run.layer = LayerId(i);
+      AttentionBlock(ctx_, model_.config, weights, cache_->layer(LayerId(i)), rope_, *part);
+      handles[p] = MoeDispatch(ctx_, model_.config, weights, model_.wire_formats[i], dispatcher_,
+                               run, *part);
+    }
   }
+  for (size_t p = 0; p < parts; ++p) {
+    OCTET_RETURN_IF_ERROR(Combine(run, &buffers_.parts[p], &handles[p]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::Combine(const LayerRun& run, MicroBatch* part,
+                                  std::unique_ptr<DispatchHandle>* handle) {
+  if (*handle == nullptr) return absl::OkStatus();
+  OCTET_RETURN_IF_ERROR(MoeCombine(ctx_, model_.config, dispatcher_, run, **handle, part));
+  handle->reset();
   return absl::OkStatus();
 }
 

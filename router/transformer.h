@@ -16,6 +16,7 @@
 #include "router/attention.h"
 #include "router/gate_statistics.h"
 #include "router/kv_cache.h"
+#include "router/moe_layer.h"
 #include "router/step_buffers.h"
 #include "transport/token_dispatcher.h"
 
@@ -48,10 +49,11 @@ class Transformer {
               TokenDispatcher* dispatcher, const ExecContext& ctx,
               GateStatistics* statistics = nullptr);
 
-  // Computes the rows of `batch` and writes their K and V to the cache. Blocks. On UNAVAILABLE and
-  // CANCELLED (see MoeBlock) the same or another batch may be run: the cache holds nothing that
-  // running again does not overwrite.
-  absl::Status Forward(const Batch& batch, MonotonicTime give_up);
+  // Computes the rows of `batch` and writes their K and V to the cache, in up to `micro_batches`
+  // parts: while the experts of one part are away, the attention of the other runs. The bits are
+  // the same for any number. Blocks. On UNAVAILABLE and CANCELLED (see MoeCombine) the same or
+  // another batch may be run: the cache holds nothing that running again does not overwrite.
+  absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up);
 
   // Logits [count, vocab] of rows batch.logit_rows[begin .. begin + count) of the last Forward that
   // succeeded; count <= logit_rows_max. Valid until the next call.
@@ -62,6 +64,12 @@ class Transformer {
   const ExecContext& context() const { return ctx_; }
 
  private:
+  // Cuts the rows into at most `count` parts; how many it made.
+  size_t Split(const Batch& batch, size_t count);
+  // Nothing where `handle` is null.
+  absl::Status Combine(const LayerRun& run, MicroBatch* part,
+                       std::unique_ptr<DispatchHandle>* handle);
+
   const TransformerModel model_;
   const TransformerLimits limits_;
   KvCache* const cache_;

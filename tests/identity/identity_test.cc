@@ -1,8 +1,8 @@
 // The same requests give the same tokens and the same log-probabilities, bit for bit, however they
 // are computed: placement, transport, replication, batch, chunk, threads, instruction set,
-// preemption, prefix cache. Every test run covers each pair of values of each two of these; with
-// OCTET_IDENTITY_FULL=1 the whole product runs and a table for docs/identity.md is printed (n: only
-// every n-th combination).
+// preemption, prefix cache, micro-batches. Every test run covers each pair of values of each two of
+// these; with OCTET_IDENTITY_FULL=1 the whole product runs and a table for docs/identity.md is
+// printed (n: only every n-th combination).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -68,8 +68,12 @@ enum Dimension {
   kBatchD,
   kChunkD,
   kPreemptD,
-  kPrefixCacheD
+  // The full product goes through these two in turn instead of multiplying with them.
+  kPrefixCacheD,
+  kMicroBatchesD,
+  kDimensions
 };
+constexpr size_t kProductDimensions = kPrefixCacheD;
 
 std::vector<size_t> Sizes() {
   return {std::size(kWeights),
@@ -79,6 +83,7 @@ std::vector<size_t> Sizes() {
           static_cast<size_t>(DetectCpuLevel()) + 1,
           std::size(kBatches),
           std::size(kChunks),
+          2,
           2,
           2};
 }
@@ -101,7 +106,8 @@ std::string Describe(const Configuration& c) {
                       kThreads[c[kThreadsD]], ", ", CpuLevelName(static_cast<CpuLevel>(c[kLevelD])),
                       ", batch ", kBatches[c[kBatchD]], ", chunk ", kChunks[c[kChunkD]],
                       c[kPreemptD] == 1 ? ", preempting" : "",
-                      c[kPrefixCacheD] == 1 ? ", prefix cache" : "");
+                      c[kPrefixCacheD] == 1 ? ", prefix cache" : "",
+                      c[kMicroBatchesD] == 1 ? ", two micro-batches" : "");
 }
 
 // Every eighth prompt crosses a block of the cache.
@@ -168,6 +174,7 @@ class IdentityTest : public testing::Test {
     options.step_tokens_max = kWhole + options.running_max;
     options.kv_cache_bytes = 16u << 20;
     options.prefix_cache = c[kPrefixCacheD] == 1;
+    options.micro_batches = c[kMicroBatchesD] == 1 ? 2 : 1;
     if (c[kPreemptD] == 1) {
       // Both kinds: by the hook, and by a cache of eight blocks.
       options.preempt_every_steps = options.chunk_tokens == 1 ? 13 : 3;
@@ -333,10 +340,16 @@ TEST_F(IdentityTest, TheFullProductGivesTheSameTokens) {
   std::map<std::pair<size_t, size_t>, Cell> cells;
   std::vector<Outcome> expected;
   for (size_t w = 0; w < std::size(kWeights); ++w) expected.push_back(Expected(w));
-  const std::vector<Configuration> all = FullProduct(Sizes());
+  std::vector<size_t> sizes = Sizes();
+  sizes.resize(kProductDimensions);
+  const std::vector<Configuration> all = FullProduct(sizes);
   const size_t stride = std::max(1, std::atoi(std::getenv("OCTET_IDENTITY_FULL")));
   for (size_t at = 0; at < all.size(); at += stride) {
-    const Configuration& c = all[at];
+    Configuration c = all[at];
+    // Not in step with the dimensions that change fastest.
+    c.resize(kDimensions);
+    c[kPrefixCacheD] = at / 2 % 2 ^ at / 64 % 2;
+    c[kMicroBatchesD] = at % 2 ^ at / 4 % 2 ^ at / 128 % 2;
     if (at % 100 == 0) std::fprintf(stderr, "%zu of %zu\n", at, all.size());
     // One process has nothing to replicate.
     if (kClusters[c[kClusterD]].kind == GroupKind::kInProcess && c[kReplicationD] != 0) continue;

@@ -115,4 +115,11 @@ std::string RoleProcess::ExitText() const {
   return absl::StrCat("exit code ", WEXITSTATUS(status));
 }
 
+bool RoleProcess::Crashed() const {
+  const int status = exit_.value_or(0);
+  if (!WIFSIGNALED(status)) return false;
+  const int signal_number = WTERMSIG(status);
+  return signal_number != SIGKILL && signal_number != SIGTERM && signal_number != SIGINT;
+}
+
 }  // namespace octet

@@ -39,6 +39,8 @@ class RoleProcess {
   bool Reap();
   // "exit code 3", "signal 9 (Killed)"; only after Reap gave true.
   std::string ExitText() const;
+  // It ended by a signal that nobody sends to stop a process: its own fault.
+  bool Crashed() const;
 
  private:
   RoleProcess(pid_t pid, int report_fd) : pid_(pid), report_fd_(report_fd) {}

@@ -137,8 +137,12 @@ absl::Status Supervisor::TakeExit(Member* member) {
   const ReadyState state = member->process->state();
   const std::string how = member->process->ExitText();
   const pid_t pid = member->process->pid();
+  const bool crashed = member->process->Crashed();
   member->process.reset();
-  if (stop_signals_ > 0) return absl::OkStatus();
+  if (stop_signals_ > 0) {
+    if (crashed) LogError(member->name, " (pid ", pid, ") crashed while it stopped: ", how);
+    return absl::OkStatus();
+  }
   if (!ready_) {
     if (state.failure.ok()) {
       return absl::InternalError(absl::StrCat(member->name, " ended at the start: ", how));

@@ -79,7 +79,11 @@ class ClusterTest : public ::testing::Test {
     ASSERT_TRUE(cluster_->WaitReady(kReadyMs)) << cluster_->Log();
   }
   void TearDown() override {
-    if (HasFailure() && cluster_ != nullptr) std::cerr << cluster_->Log();
+    if (cluster_ == nullptr) return;
+    cluster_->process()->Signal(SIGTERM);
+    EXPECT_TRUE(cluster_->process()->WaitForExit(kReadyMs, nullptr));
+    EXPECT_EQ(cluster_->Log().find("crashed while it stopped"), std::string::npos);
+    if (HasFailure()) std::cerr << cluster_->Log();
   }
 
   // `count` clients at once, client i with prompt i % kPrompts.
@@ -156,6 +160,7 @@ TEST_F(ClusterTest, ManyClientsAmongBadOnesGetSingleProcessTokens) {
   constexpr size_t kClients = 32;
   constexpr uint32_t kTokens = 64;
   StartCluster({"--workers", "3", "--replication", "2", "--worker-threads", "1"});
+  if (HasFatalFailure()) return;
   const auto parts = ParseHostPort(cluster_->address());
   ASSERT_TRUE(parts.ok());
   const auto channel = CreateChannel(cluster_->address());
@@ -200,6 +205,7 @@ TEST_F(ClusterTest, KilledWorkerChangesNoTokenAndIsReplaced) {
   constexpr size_t kClients = 8;
   constexpr uint32_t kTokens = 400;
   StartCluster({"--workers", "4", "--replication", "2", "--worker-threads", "1"});
+  if (HasFatalFailure()) return;
   const auto before = cluster_->Status();
   ASSERT_EQ(ReadyWorkers(before), 4u);
   const auto victim = static_cast<pid_t>(before.workers(1).pid());
@@ -233,6 +239,7 @@ TEST_F(ClusterTest, KilledCoordinatorStopsNoStreamAndKeepsTheEpoch) {
   constexpr size_t kClients = 4;
   constexpr uint32_t kTokens = 400;
   StartCluster({"--workers", "3", "--replication", "2", "--worker-threads", "1"});
+  if (HasFatalFailure()) return;
   const auto before = cluster_->Status();
   const std::vector<pid_t> coordinators = cluster_->Pids("coordinator");
   ASSERT_EQ(coordinators.size(), 1u);
@@ -259,6 +266,7 @@ TEST_F(ClusterTest, KilledCoordinatorStopsNoStreamAndKeepsTheEpoch) {
 
 TEST_F(ClusterTest, SigtermEndsEveryProcess) {
   StartCluster({"--workers", "3", "--worker-threads", "1"});
+  if (HasFatalFailure()) return;
   const std::vector<pid_t> pids = cluster_->Pids("");
   ASSERT_EQ(pids.size(), 5u) << cluster_->Log();
   for (pid_t pid : pids) EXPECT_TRUE(ProcessAlive(pid));
@@ -272,6 +280,7 @@ TEST_F(ClusterTest, SigtermEndsEveryProcess) {
 
 TEST_F(ClusterTest, NothingIsLeftWhenUpItselfIsKilled) {
   StartCluster({"--workers", "2", "--worker-threads", "1"});
+  if (HasFatalFailure()) return;
   const std::vector<pid_t> pids = cluster_->Pids("");
   ASSERT_EQ(pids.size(), 4u) << cluster_->Log();
   cluster_->process()->Signal(SIGKILL);

@@ -119,7 +119,9 @@ void ChildProcess::Pump(int file, std::string* text) {
 }
 
 void ChildProcess::Signal(int signal_number) const {
-  if (pid_ > 0) kill(pid_, signal_number);
+  const MutexLock lock(mutex_);
+  // Once reaped, the id may be another process's.
+  if (pid_ > 0 && !reaped_) kill(pid_, signal_number);
 }
 
 bool ChildProcess::Reap() {

@@ -54,6 +54,8 @@ class Cluster:
         self.processes = []
         self.log = open(directory / "log", "a")
         coordinator = f"127.0.0.1:{free_port()}"
+        # A network's round trip is one of gRPC.
+        transport = ["--transport", args.transport if rtt_ms == 0 else "grpc"]
         self.start([args.octet, "coordinator", "--listen", coordinator, "--state-dir", directory / "state",
                     "--replication", 1])
         for _ in range(workers):
@@ -63,10 +65,10 @@ class Cluster:
                 proxy = self.start([args.proxy, listen, round(rtt_ms * 500)])
                 advertise = int(proxy.line())
             self.start([args.octet, "worker", "--model", args.packed, "--listen", f"127.0.0.1:{listen}", "--advertise",
-                        f"127.0.0.1:{advertise}", "--coordinator", coordinator, "--threads", 1])
+                        f"127.0.0.1:{advertise}", "--coordinator", coordinator, "--threads", 1, *transport])
         self.address = f"127.0.0.1:{free_port()}"
         self.start([args.octet, "router", "--model", args.packed, "--listen", self.address, "--coordinator", coordinator,
-                    "--threads", args.threads, "--micro-batches", micro_batches, *args.router_flag])
+                    "--threads", args.threads, "--micro-batches", micro_batches, *transport, *args.router_flag])
         deadline = time.time() + 60
         while not self.ready(args):
             if time.time() > deadline:
@@ -109,6 +111,7 @@ def main():
     parser.add_argument("--sequences", type=numbers(int), default=[16])
     parser.add_argument("--rtt-ms", type=numbers(float), default=[0.0])
     parser.add_argument("--micro-batches", type=numbers(str), default=["auto"])
+    parser.add_argument("--transport", choices=["grpc", "shm"], default="grpc", help="without a round trip to add")
     parser.add_argument("--router-flag", action="append", default=[], help="one more flag of octet router, as --a=b")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=16)

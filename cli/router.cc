@@ -25,6 +25,8 @@ absl::Status Run(const Settings& settings) {
   options.zone = settings.String("zone");
   options.host = HostName(settings);
   OCTET_ASSIGN_OR_RETURN(options.engine, EngineOptionsFrom(settings));
+  OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
+  options.shm_directory = settings.String("shm-dir");
   options.on_ready = [&reporter] { reporter.Ready(); };
   OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
   const SystemClock clock;
@@ -47,8 +49,9 @@ Command RouterCommand() {
   command.name = "router";
   command.group = "Run a cluster";
   command.summary = "Run a router: attention, gate, clients";
-  command.settings = Join({ModelSettings(), RoleSettings("127.0.0.1:7411"), MemberSettings(),
-                           EngineSettings(), ComputeSettings(), PackSettings(), GeneralSettings()});
+  command.settings =
+      Join({ModelSettings(), RoleSettings("127.0.0.1:7411"), MemberSettings(), TransportSettings(),
+            EngineSettings(), ComputeSettings(), PackSettings(), GeneralSettings()});
   command.run = Run;
   return command;
 }

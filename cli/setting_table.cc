@@ -189,4 +189,13 @@ std::vector<SettingSpec> MemberSettings() {
           StringSetting("host", "", "Name of this host; default: its host name", kProcess)};
 }
 
+std::vector<SettingSpec> TransportSettings() {
+  return {ChoiceSetting("transport", "auto", "auto|grpc|shm",
+                        "Router to worker; auto: shared memory on one host, else gRPC", kProcess),
+          StringSetting("shm-dir", "",
+                        "Where workers of this host listen for shared memory; default: "
+                        "$XDG_RUNTIME_DIR/octet or /tmp/octet-UID",
+                        kProcess)};
+}
+
 }  // namespace octet

@@ -28,6 +28,8 @@ std::vector<SettingSpec> SamplingSettingsGroup();
 std::vector<SettingSpec> RoleSettings(const std::string& listen);
 // A member of a cluster: --coordinator, --zone, --host.
 std::vector<SettingSpec> MemberSettings();
+// How routers and workers reach each other: --transport, --shm-dir.
+std::vector<SettingSpec> TransportSettings();
 
 SettingSpec StringSetting(const std::string& name, const std::string& fallback,
                           const std::string& help, const std::string& group);

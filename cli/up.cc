@@ -127,6 +127,7 @@ Command UpCommand() {
              IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
                         group)},
             RoleSettings("127.0.0.1:7411"),
+            TransportSettings(),
             EngineSettings(),
             ComputeSettings(),
             PackSettings(),

@@ -32,6 +32,8 @@ absl::Status Run(const Settings& settings) {
   options.memory_bytes = settings.Bytes("memory-bytes");
   const int threads = static_cast<int>(settings.Int("threads"));
   options.threads = threads > 0 ? threads : AvailableCores();
+  OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
+  options.shm_directory = settings.String("shm-dir");
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
   options.on_serving = [&reporter](bool serving) {
     LogInfo(serving ? "serving" : "not serving");
@@ -72,6 +74,7 @@ Command WorkerCommand() {
   command.settings = Join({ModelSettings(),
                            RoleSettings("127.0.0.1:7412"),
                            MemberSettings(),
+                           TransportSettings(),
                            {memory},
                            ComputeSettings(),
                            PackSettings(),

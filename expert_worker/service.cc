@@ -10,7 +10,7 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/mutex.h"
-#include "core/status_macros.h"
+#include "expert_worker/admission.h"
 #include "transport/grpc/dispatch_message.h"
 
 namespace octet {
@@ -20,49 +20,13 @@ namespace {
 struct Call {
   octet::v1::Dispatch request;
   octet::v1::DispatchReply reply;
+  std::vector<DispatchView::Group> groups;
   std::unique_ptr<ExpertJob> job;
   std::vector<float> rows;  // where the reply is bf16
   size_t reply_rows = 0;
 };
 
 }  // namespace
-
-absl::Status AdmitDispatch(octet::v1::Dispatch& request, const ExpertStore& store,
-                           const DispatchShape& shape, ExpertJob* job) {
-  if (request.compute_digest() != store.model().compute_digest) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("dispatch.compute_digest: ", request.compute_digest().substr(0, 64),
-                     ", this worker serves ", store.model().compute_digest));
-  }
-  OCTET_RETURN_IF_ERROR(ValidateDispatch(request, shape));
-  job->layer = LayerId(request.key().layer());
-  job->prefill = request.priority() == octet::v1::PRIORITY_PREFILL;
-  job->format = shape.formats[job->layer.value()];
-  job->input = DispatchInput(request, job->format);
-  job->groups.reserve(static_cast<size_t>(request.experts_size()));
-  size_t reply_row = 0;
-  for (const auto& group : request.experts()) {
-    const ExpertId expert(group.expert());
-    ExpertJob::Group& g = job->groups.emplace_back();
-    g.expert = expert;
-    g.weights = store.Find(expert);
-    if (g.weights == nullptr) {
-      return absl::NotFoundError(absl::StrCat("expert ", group.expert(), " is not held here"));
-    }
-    g.rows = absl::MakeConstSpan(group.rows().data(), static_cast<size_t>(group.rows_size()));
-    g.reply_row = reply_row;
-    reply_row += g.rows.size();
-  }
-  // Before anything is allocated for the reply.
-  if (reply_row > size_t{request.row_count()} * kTopKMax ||
-      reply_row * job->format.ReplyRowBytes() > kFrameBytesMax - kFrameHeadBytesMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dispatch.experts: ", reply_row, " reply rows for ", request.row_count(),
-                     " rows; at most ", kTopKMax, " per row and ", kFrameBytesMax, " bytes"));
-  }
-  job->bytes = request.rows().size() + reply_row * job->format.hidden * sizeof(float);
-  return absl::OkStatus();
-}
 
 // Owns itself. Ends when the peer has ended its side and every dispatch is answered, or when the
 // call is cancelled and the loop has given all jobs back.
@@ -136,8 +100,8 @@ void ExpertService::Stream::OnReadDone(bool ok) {
   raw->reply.Clear();
   *raw->reply.mutable_key() = raw->request.key();
   raw->job = std::make_unique<ExpertJob>();
-  absl::Status status =
-      AdmitDispatch(raw->request, *service_->store_, service_->shape_, raw->job.get());
+  absl::Status status = AdmitDispatch(ViewOf(raw->request, &raw->groups), *service_->store_,
+                                      service_->shape_, raw->job.get());
   if (status.ok()) {
     raw->reply_rows = ReplyRows(raw->request);
     if (raw->job->format.reply == ReplyDType::kF32) {
@@ -240,10 +204,7 @@ void ExpertService::Stream::FinishIfOver() {
 }
 
 ExpertService::ExpertService(const ExpertStore* store, WorkerLoop* loop)
-    : store_(store), loop_(loop) {
-  shape_.formats = store->model().formats;
-  shape_.experts = store->model().experts;
-}
+    : store_(store), loop_(loop), shape_(ShapeOf(store->model())) {}
 
 uint32_t ExpertService::message_bytes_max() const {
   uint64_t row_bytes = 0;

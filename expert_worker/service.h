@@ -7,21 +7,12 @@
 #include <memory>
 #include <string>
 
-#include "absl/status/status.h"
 #include "expert_worker/expert_store.h"
 #include "expert_worker/worker_loop.h"
 #include "octet/v1/expert.grpc.pb.h"
 #include "rpc/expert_codec.h"
 
 namespace octet {
-
-// Checks that a peer's dispatch may run here and turns it into a job; apart from gRPC, so that a
-// fuzzer can reach it. `request` must outlive the job.
-//   FAILED_PRECONDITION another compute digest, INVALID_ARGUMENT malformed, NOT_FOUND an expert
-//   that is not held.
-// Fills all of the job but `reply` and `done`.
-absl::Status AdmitDispatch(octet::v1::Dispatch& request, const ExpertStore& store,
-                           const DispatchShape& shape, ExpertJob* job);
 
 // Thread-safe. Serves any number of routers at once; a stream has at most kStreamDispatchesMax
 // dispatches that are read and not answered, past that it is not read until its peer reads.
@@ -47,7 +38,7 @@ class ExpertService final : public octet::v1::ExpertWorker::CallbackService {
 
   const ExpertStore* const store_;
   WorkerLoop* const loop_;
-  DispatchShape shape_;
+  const DispatchShape shape_;
   std::atomic<uint64_t> worker_id_{0};
   std::atomic<bool> draining_{false};
 };

@@ -1,22 +1,23 @@
-// The same dispatch over the in-process link and over gRPC gives the same bits, and a worker keeps
-// its head whatever a peer sends.
+// The same dispatch over the in-process link, over gRPC and through shared memory gives the same
+// bits, and a worker keeps its head whatever a peer sends.
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <iostream>
 #include <thread>
 
 #include "core/crc32c.h"
-#include "expert_worker/expert_ffn.h"
 #include "expert_worker/local_experts.h"
-#include "expert_worker/service.h"
 #include "expert_worker/test_util.h"
+#include "expert_worker/test_worker.h"
 #include "rpc/channel.h"
-#include "transport/grpc/cluster_links.h"
-#include "transport/grpc/dispatch_message.h"
+#include "transport/cluster/cluster_links.h"
 #include "transport/token_dispatcher.h"
 
 namespace octet {
@@ -24,37 +25,19 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// A worker without coordinator: store, loop, service, server.
-class TestWorker {
+// Where workers of a test listen for shared memory.
+class SocketDirectory {
  public:
-  explicit TestWorker(std::shared_ptr<ExpertStore> store, const std::string& listen = "127.0.0.1:0")
-      : store_(std::move(store)),
-        load_(store_->model().experts),
-        executor_(1, DetectCpuLevel()),
-        loop_(
-            [this](const MappedExpert& e, LayerId layer, const ExpertInput& x,
-                   absl::Span<const uint32_t> rows, TensorF32 out) {
-              return RunExpert(executor_.context(), e, layer, x, rows, out);
-            },
-            &clock_, &load_),
-        service_(store_.get(), &loop_) {
-    RpcServerOptions options;
-    options.message_bytes_max = service_.message_bytes_max();
-    server_ = RpcServer::Start(listen, {&service_}, options).value();
+  SocketDirectory() {
+    char name[] = "/tmp/octet-test-XXXXXX";
+    EXPECT_NE(mkdtemp(name), nullptr);
+    path_ = name;
   }
-  ~TestWorker() { server_->Shutdown(Duration{}); }
-
-  const std::string& address() const { return server_->address(); }
-  LoadCounter& load() { return load_; }
+  ~SocketDirectory() { EXPECT_EQ(rmdir(path_.c_str()), 0) << "a worker left its socket behind"; }
+  const std::string& path() const { return path_; }
 
  private:
-  std::shared_ptr<ExpertStore> store_;
-  SystemClock clock_;
-  LoadCounter load_;
-  ExpertExecutor executor_;
-  WorkerLoop loop_;
-  ExpertService service_;
-  std::unique_ptr<RpcServer> server_;
+  std::string path_;
 };
 
 std::shared_ptr<Placement> PlaceOn(const std::vector<std::string>& addresses, uint32_t experts,
@@ -105,14 +88,45 @@ std::vector<float> RunLayer(TokenDispatcher& dispatcher, const TestRows& rows,
   return out;
 }
 
+// A cluster without coordinator over one kind of transport.
+class Wire {
+ public:
+  explicit Wire(TransportKind kind) : kind_(kind) {}
+
+  std::unique_ptr<TestWorker> NewWorker(const TestModelShape& shape,
+                                        const std::string& listen = "127.0.0.1:0") {
+    TestWorkerOptions options;
+    options.listen = listen;
+    if (kind_ != TransportKind::kGrpc) options.shm_directory = directory_.path();
+    return std::make_unique<TestWorker>(MakeFullStore(shape), options);
+  }
+  std::unique_ptr<TokenDispatcher> NewDispatcher(const std::vector<std::string>& addresses,
+                                                 uint32_t experts, uint32_t replication) {
+    DispatcherOptions options = TestOptions();
+    ClusterLinks links =
+        MakeClusterLinks({kind_, directory_.path(), options.router, options.incarnation}).value();
+    options.doorbell = links.doorbell;
+    auto dispatcher = std::make_unique<TokenDispatcher>(options, std::move(links.factory), &clock_);
+    dispatcher->SetPlacement(PlaceOn(addresses, experts, replication));
+    WaitReady(*dispatcher);
+    return dispatcher;
+  }
+
+ private:
+  const TransportKind kind_;
+  SocketDirectory directory_;
+  SystemClock clock_;
+};
+
 struct WireCase {
   const char* format;
   ReplyDType reply;
+  TransportKind kind;
 };
 
 class WireContract : public ::testing::TestWithParam<WireCase> {};
 
-TEST_P(WireContract, LocalAndGrpcGiveTheSameBits) {
+TEST_P(WireContract, LocalAndRemoteGiveTheSameBits) {
   TestModelShape shape;
   shape.hidden = 72;  // not a whole group: rows are padded
   shape.format = GetParam().format;
@@ -125,11 +139,10 @@ TEST_P(WireContract, LocalAndGrpcGiveTheSameBits) {
   TokenDispatcher in_process(TestOptions(), local->links, &clock);
   in_process.SetPlacement(local->placement);
 
-  TestWorker a(MakeFullStore(shape));
-  TestWorker b(MakeFullStore(shape));
-  TokenDispatcher over_grpc(TestOptions(), GrpcLinkFactory(), &clock);
-  over_grpc.SetPlacement(PlaceOn({a.address(), b.address()}, shape.experts, 1));
-  WaitReady(over_grpc);
+  Wire wire(GetParam().kind);
+  const auto a = wire.NewWorker(shape);
+  const auto b = wire.NewWorker(shape);
+  const auto remote = wire.NewDispatcher({a->address(), b->address()}, shape.experts, 1);
 
   const WireFormat format = MakeTestModel(shape).formats[0];
   for (uint32_t round = 0; round < 20; ++round) {
@@ -137,87 +150,98 @@ TEST_P(WireContract, LocalAndGrpcGiveTheSameBits) {
     const TestRows rows = MakeTestRows(format, count, round);
     const TestChoice choice = MakeTestChoice(count, 2, shape.experts, round);
     const auto want = RunLayer(in_process, rows, choice, LayerId(round % 2));
-    const auto got = RunLayer(over_grpc, rows, choice, LayerId(round % 2));
+    const auto got = RunLayer(*remote, rows, choice, LayerId(round % 2));
     ASSERT_EQ(want.size(), count * 2 * shape.hidden);
     ASSERT_EQ(got.size(), want.size());
     EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0);
   }
-  EXPECT_EQ(over_grpc.stats().redispatches, 0u);
+  EXPECT_EQ(remote->stats().redispatches, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, WireContract,
-                         ::testing::Values(WireCase{"f32", ReplyDType::kF32},
-                                           WireCase{"int8g32", ReplyDType::kF32},
-                                           WireCase{"int8g32", ReplyDType::kBF16},
-                                           WireCase{"int4g32", ReplyDType::kBF16},
-                                           WireCase{"w4xg32", ReplyDType::kF32}));
+INSTANTIATE_TEST_SUITE_P(
+    Formats, WireContract,
+    ::testing::Values(WireCase{"f32", ReplyDType::kF32, TransportKind::kGrpc},
+                      WireCase{"int8g32", ReplyDType::kF32, TransportKind::kGrpc},
+                      WireCase{"int8g32", ReplyDType::kBF16, TransportKind::kGrpc},
+                      WireCase{"int4g32", ReplyDType::kBF16, TransportKind::kGrpc},
+                      WireCase{"w4xg32", ReplyDType::kF32, TransportKind::kGrpc},
+                      WireCase{"f32", ReplyDType::kF32, TransportKind::kShm},
+                      WireCase{"int8g32", ReplyDType::kF32, TransportKind::kShm},
+                      WireCase{"int8g32", ReplyDType::kBF16, TransportKind::kShm},
+                      WireCase{"int4g32", ReplyDType::kBF16, TransportKind::kShm},
+                      WireCase{"w4xg32", ReplyDType::kF32, TransportKind::kShm},
+                      WireCase{"int8g32", ReplyDType::kBF16, TransportKind::kAuto}));
 
-TEST(Wire, ADeadWorkersRowsGoToAReplica) {
-  TestModelShape shape;
-  SystemClock clock;
-  TestWorker a(MakeFullStore(shape));
-  auto b = std::make_unique<TestWorker>(MakeFullStore(shape));
-  TokenDispatcher dispatcher(TestOptions(), GrpcLinkFactory(), &clock);
-  dispatcher.SetPlacement(PlaceOn({a.address(), b->address()}, shape.experts, 2));
-  WaitReady(dispatcher);
-  const TestRows rows = MakeTestRows(MakeTestModel(shape).formats[0], 16, 1);
-  const TestChoice choice = MakeTestChoice(16, 2, shape.experts, 1);
-  const auto want = RunLayer(dispatcher, rows, choice, LayerId(0));
+class WireTest : public ::testing::TestWithParam<TransportKind> {
+ protected:
+  TestModelShape shape_;
+  Wire wire_{GetParam()};
+};
+
+TEST_P(WireTest, ADeadWorkersRowsGoToAReplica) {
+  const auto a = wire_.NewWorker(shape_);
+  auto b = wire_.NewWorker(shape_);
+  const auto dispatcher = wire_.NewDispatcher({a->address(), b->address()}, shape_.experts, 2);
+  const TestRows rows = MakeTestRows(MakeTestModel(shape_).formats[0], 16, 1);
+  const TestChoice choice = MakeTestChoice(16, 2, shape_.experts, 1);
+  const auto want = RunLayer(*dispatcher, rows, choice, LayerId(0));
   // Ready with one of two connected; go on until both take part.
   while (b->load().dispatches() == 0)
-    EXPECT_EQ(RunLayer(dispatcher, rows, choice, LayerId(0)), want);
+    EXPECT_EQ(RunLayer(*dispatcher, rows, choice, LayerId(0)), want);
   b.reset();
   for (int i = 0; i < 10; ++i) {
-    EXPECT_EQ(RunLayer(dispatcher, rows, choice, LayerId(0)), want);
+    EXPECT_EQ(RunLayer(*dispatcher, rows, choice, LayerId(0)), want);
   }
 }
 
-TEST(Wire, ARestartedWorkerIsFoundAgainWithoutANewPlacement) {
-  TestModelShape shape;
-  SystemClock clock;
-  auto worker = std::make_unique<TestWorker>(MakeFullStore(shape));
+TEST_P(WireTest, ARestartedWorkerIsFoundAgainWithoutANewPlacement) {
+  auto worker = wire_.NewWorker(shape_);
   const std::string address = worker->address();
-  TokenDispatcher dispatcher(TestOptions(), GrpcLinkFactory(), &clock);
-  dispatcher.SetPlacement(PlaceOn({address}, shape.experts, 1));
-  WaitReady(dispatcher);
-  const TestRows rows = MakeTestRows(MakeTestModel(shape).formats[0], 4, 1);
-  const TestChoice choice = MakeTestChoice(4, 2, shape.experts, 1);
-  const auto want = RunLayer(dispatcher, rows, choice, LayerId(0));
+  const auto dispatcher = wire_.NewDispatcher({address}, shape_.experts, 1);
+  const TestRows rows = MakeTestRows(MakeTestModel(shape_).formats[0], 4, 1);
+  const TestChoice choice = MakeTestChoice(4, 2, shape_.experts, 1);
+  const auto want = RunLayer(*dispatcher, rows, choice, LayerId(0));
   worker.reset();
-  std::thread restart(
-      [&] { worker = std::make_unique<TestWorker>(MakeFullStore(shape), address); });
-  EXPECT_EQ(RunLayer(dispatcher, rows, choice, LayerId(0)), want);
+  std::thread restart([&] { worker = wire_.NewWorker(shape_, address); });
+  EXPECT_EQ(RunLayer(*dispatcher, rows, choice, LayerId(0)), want);
   restart.join();
-  EXPECT_GE(dispatcher.stats().waits_without_replica, 1u);
+  EXPECT_GE(dispatcher->stats().waits_without_replica, 1u);
 }
 
-TEST(Wire, RoundTripOfADecodeDispatch) {
-  TestModelShape shape;
-  shape.hidden = 512;
-  shape.intermediate = 32;
+TEST_P(WireTest, RoundTripOfADecodeDispatch) {
+  shape_.hidden = 512;
+  shape_.intermediate = 32;
   SystemClock clock;
-  TestWorker worker(MakeFullStore(shape));
-  TokenDispatcher dispatcher(TestOptions(), GrpcLinkFactory(), &clock);
-  dispatcher.SetPlacement(PlaceOn({worker.address()}, shape.experts, 1));
-  WaitReady(dispatcher);
-  const TestRows rows = MakeTestRows(MakeTestModel(shape).formats[0], 16, 1);
-  const TestChoice choice = MakeTestChoice(16, 1, shape.experts, 1);
+  const auto worker = wire_.NewWorker(shape_);
+  const auto dispatcher = wire_.NewDispatcher({worker->address()}, shape_.experts, 1);
+  const TestRows rows = MakeTestRows(MakeTestModel(shape_).formats[0], 16, 1);
+  const TestChoice choice = MakeTestChoice(16, 1, shape_.experts, 1);
   std::vector<double> micros;
   for (int i = 0; i < 2000; ++i) {
     const MonotonicTime start = clock.Now();
-    auto handle = dispatcher.Dispatch(StepId(1), 0, LayerId(0), false, rows.view, choice.view);
+    auto handle = dispatcher->Dispatch(StepId(1), 0, LayerId(0), false, rows.view, choice.view);
     std::vector<const float*> replies;
-    ASSERT_TRUE(dispatcher.Combine(*handle, kNever, &replies).ok());
+    ASSERT_TRUE(dispatcher->Combine(*handle, kNever, &replies).ok());
     micros.push_back((clock.Now() - start).millis() * 1000);
   }
   std::sort(micros.begin(), micros.end());
   std::cout << "round trip of 16 rows x 512: p50 " << micros[1000] << " us, p99 " << micros[1980]
             << " us; kernels "
-            << static_cast<double>(worker.load().compute_ns()) / 1000.0 /
-                   static_cast<double>(worker.load().dispatches())
+            << static_cast<double>(worker->load().compute_ns()) / 1000.0 /
+                   static_cast<double>(worker->load().dispatches())
             << " us\n";
-  EXPECT_EQ(dispatcher.stats().redispatches, 0u);
+  EXPECT_EQ(dispatcher->stats().redispatches, 0u);
 }
+
+std::string KindName(const ::testing::TestParamInfo<TransportKind>& info) {
+  if (info.param == TransportKind::kAuto) return "Auto";
+  return info.param == TransportKind::kGrpc ? "Grpc" : "Shm";
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, WireTest,
+                         ::testing::Values(TransportKind::kGrpc, TransportKind::kShm,
+                                           TransportKind::kAuto),
+                         KindName);
 
 // ---- A peer that is not a router ----
 

@@ -9,15 +9,21 @@
 #include "absl/strings/str_cat.h"
 #include "core/limits.h"
 #include "core/mutex.h"
+#include "core/shm_limits.h"
 #include "expert_worker/job_queue.h"
 
 namespace octet {
 
 struct WorkerLoop::Impl {
-  Impl(ComputeFn c, const Clock* k, LoadCounter* l)
-      : compute(std::move(c)), clock(k), load(l), thread([this] { Run(); }) {}
+  Impl(ComputeFn c, const Clock* k, LoadCounter* l, DoorbellWords* d)
+      : compute(std::move(c)),
+        clock(k),
+        load(l),
+        bell(d != nullptr ? d : &own_words),
+        thread([this] { Run(); }) {}
 
   void Run();
+  void Poll() OCTET_EXCLUDES(source_mu);
   void Compute(const std::vector<QueuedGroup>& batch);
   // One kernel call; several groups are gathered before it and scattered after it.
   absl::Status ComputeOne(const QueuedGroup& item);
@@ -28,9 +34,13 @@ struct WorkerLoop::Impl {
   const ComputeFn compute;
   const Clock* const clock;
   LoadCounter* const load;
+  DoorbellWords own_words{};
+  Doorbell bell;
+
+  Mutex source_mu;  // held while the source is polled
+  JobSource* source OCTET_GUARDED_BY(source_mu) = nullptr;
 
   Mutex mu;
-  CondVar work;
   CondVar idle;
   JobQueue queue OCTET_GUARDED_BY(mu);
   uint32_t jobs OCTET_GUARDED_BY(mu) = 0;
@@ -48,16 +58,26 @@ struct WorkerLoop::Impl {
   std::thread thread;  // last: starts when all else is made
 };
 
+void WorkerLoop::Impl::Poll() {
+  MutexLock lock(source_mu);
+  if (source != nullptr) source->Poll();
+}
+
 void WorkerLoop::Impl::Run() {
   for (;;) {
+    const Doorbell::Seen seen = bell.seen();
+    Poll();
     std::vector<QueuedGroup> batch;
     bool cancel = false;
     {
       MutexLock lock(mu);
-      while (queue.empty() && !stopping) work.Wait(mu);
-      if (queue.empty()) return;
+      if (stopping && queue.empty()) return;
       cancel = stopping;
-      batch = queue.Take(clock->Now());
+      if (!queue.empty()) batch = queue.Take(clock->Now());
+    }
+    if (batch.empty()) {
+      bell.Wait(seen, 1, Duration::Millis(kWorkerSleepMsMax));
+      continue;
     }
     if (cancel) {
       for (const QueuedGroup& item : batch) {
@@ -166,8 +186,9 @@ absl::Status WorkerLoop::Impl::ComputeJoined(const std::vector<QueuedGroup>& bat
   return status;
 }
 
-WorkerLoop::WorkerLoop(ComputeFn compute, const Clock* clock, LoadCounter* load)
-    : impl_(std::make_unique<Impl>(std::move(compute), clock, load)) {}
+WorkerLoop::WorkerLoop(ComputeFn compute, const Clock* clock, LoadCounter* load,
+                       DoorbellWords* doorbell)
+    : impl_(std::make_unique<Impl>(std::move(compute), clock, load, doorbell)) {}
 
 WorkerLoop::~WorkerLoop() {
   {
@@ -175,8 +196,13 @@ WorkerLoop::~WorkerLoop() {
     impl_->stopping = true;
     impl_->draining = true;
   }
-  impl_->work.NotifyAll();
+  impl_->bell.RingNow();
   impl_->thread.join();
+}
+
+void WorkerLoop::SetSource(JobSource* source) {
+  MutexLock lock(impl_->source_mu);
+  impl_->source = source;
 }
 
 absl::Status WorkerLoop::Submit(ExpertJob* job) {
@@ -192,10 +218,15 @@ absl::Status WorkerLoop::Submit(ExpertJob* job) {
     impl_->bytes += job->bytes;
     job->groups_left = job->groups.size();
     job->submitted = impl_->clock->Now();
+    job->status = absl::OkStatus();
+    job->compute_ns = 0;
+    job->queue_ns = 0;
+    job->started = false;
     impl_->queue.Add(job);
   }
   impl_->load->AddDispatch();
-  impl_->work.NotifyOne();
+  // The compute thread itself is awake, and looks into the queue next.
+  if (std::this_thread::get_id() != impl_->thread.get_id()) impl_->bell.Ring();
   return absl::OkStatus();
 }
 

@@ -18,6 +18,7 @@
 #include "expert_worker/load_counter.h"
 #include "kernels/kernels.h"
 #include "model/model_package.h"
+#include "transport/doorbell.h"
 
 namespace octet {
 
@@ -42,7 +43,7 @@ struct ExpertJob {
   // Runs once, on the compute thread, after the fields below are set.
   std::function<void()> done;
 
-  // Written by the loop.
+  // Written by the loop, from Submit on.
   absl::Status status;
   uint64_t compute_ns = 0;  // in kernels that had rows of this job
   uint64_t queue_ns = 0;    // from Submit to the first kernel
@@ -54,16 +55,29 @@ struct ExpertJob {
 using ComputeFn = std::function<absl::Status(const MappedExpert&, LayerId, const ExpertInput&,
                                              absl::Span<const uint32_t> rows, TensorF32 out)>;
 
-// Submit, Drain and queued are thread-safe.
+// Where work comes from that no thread of its own hands in.
+class JobSource {
+ public:
+  virtual ~JobSource() = default;
+  // Submits what has arrived. On the compute thread, between kernel calls and before it sleeps.
+  virtual void Poll() = 0;
+};
+
+// Submit, SetSource, Drain and queued are thread-safe.
 class WorkerLoop {
  public:
-  // `compute` runs on the loop's thread only. `clock` and `load` outlive the loop.
-  WorkerLoop(ComputeFn compute, const Clock* clock, LoadCounter* load);
+  // `compute` runs on the loop's thread only. `clock`, `load` and `doorbell`, on which the thread
+  // sleeps, outlive the loop; without `doorbell` it has one of its own.
+  WorkerLoop(ComputeFn compute, const Clock* clock, LoadCounter* load,
+             DoorbellWords* doorbell = nullptr);
   // Ends after the kernel in progress; jobs still queued get CANCELLED.
   ~WorkerLoop();
   WorkerLoop(const WorkerLoop&) = delete;
   WorkerLoop& operator=(const WorkerLoop&) = delete;
 
+  // From now on `source` is polled as well; whoever feeds it rings the doorbell. Null: none; after
+  // that returns the last source is no longer polled. Not from Poll.
+  void SetSource(JobSource* source);
   // Never blocks. RESOURCE_EXHAUSTED when kWorkerQueuedFramesMax jobs or kWorkerQueuedBytesMax
   // bytes are queued, UNAVAILABLE while draining; `done` does not run then.
   absl::Status Submit(ExpertJob* job);

@@ -12,7 +12,10 @@
 #include "expert_worker/expert_ffn.h"
 #include "expert_worker/placement_follower.h"
 #include "expert_worker/service.h"
+#include "expert_worker/shm_server.h"
 #include "rpc/channel.h"
+#include "transport/shm/control_socket.h"
+#include "transport/shm/segment.h"
 
 namespace octet {
 namespace {
@@ -35,10 +38,13 @@ struct WorkerServer::Impl {
                    absl::Span<const uint32_t> rows, TensorF32 out) {
               return RunExpert(executor.context(), expert, layer, input, rows, out);
             },
-            clock, &load),
+            clock, &load, MakeDoorbell()),
         service(&store, &loop) {}
 
+  // Null without shared memory.
+  DoorbellWords* MakeDoorbell();
   absl::Status Start();
+  absl::Status StartShm();
   MemberReport Report() const;
   // On the follower's thread.
   void OnChanged();
@@ -49,8 +55,10 @@ struct WorkerServer::Impl {
   ExpertStore store;
   LoadCounter load;
   ExpertExecutor executor;
+  SharedMemory doorbell;  // empty without shared memory
   WorkerLoop loop;
   ExpertService service;
+  std::unique_ptr<ShmServer> shm;
   std::unique_ptr<RpcServer> server;
   std::unique_ptr<PlacementFollower> follower;
   std::unique_ptr<CoordinatorClient> coordinator;
@@ -63,12 +71,38 @@ struct WorkerServer::Impl {
   bool stopped OCTET_GUARDED_BY(mu) = false;
 };
 
+DoorbellWords* WorkerServer::Impl::MakeDoorbell() {
+  if (options.transport == TransportKind::kGrpc) return nullptr;
+  auto made = SharedMemory::Create("octet-worker", kDoorbellPageBytes);
+  if (!made.ok()) return nullptr;
+  doorbell = *std::move(made);
+  return reinterpret_cast<DoorbellWords*>(doorbell.data());
+}
+
+absl::Status WorkerServer::Impl::StartShm() {
+  if (options.transport == TransportKind::kGrpc) return absl::OkStatus();
+  if (doorbell.data() == nullptr) {
+    return absl::ResourceExhaustedError("no shared memory can be made");
+  }
+  ShmServerOptions serve;
+  OCTET_ASSIGN_OR_RETURN(
+      serve.socket,
+      ShmSocketPath(ShmDirectory(options.shm_directory),
+                    options.advertise.empty() ? server->address() : options.advertise));
+  serve.doorbell = &doorbell;
+  OCTET_ASSIGN_OR_RETURN(shm, ShmServer::Start(serve, &store, &loop));
+  return absl::OkStatus();
+}
+
 absl::Status WorkerServer::Impl::Start() {
   RpcServerOptions rpc;
   rpc.message_bytes_max = service.message_bytes_max();
   rpc.send_bytes_max = kFrameBytesMax;
   OCTET_ASSIGN_OR_RETURN(server, RpcServer::Start(options.listen, {&service}, rpc));
   server->SetServing("liveness", true);
+  const absl::Status shared = StartShm();
+  if (!shared.ok() && options.transport == TransportKind::kShm) return shared;
+  if (!shared.ok()) LogWarning("routers reach this worker over gRPC only: ", shared.ToString());
   follower = std::make_unique<PlacementFollower>(&store, [this] { OnChanged(); });
 
   const WorkerModel& model = store.model();
@@ -159,6 +193,8 @@ bool WorkerServer::Drain(Duration timeout) {
   w.draining = true;
   w.service.set_draining();
   w.server->SetServing("", false);
+  // At once: a second signal ends the process where it is.
+  if (w.shm != nullptr) w.shm->Hide();
   w.server->SetServing(kServiceName, false);
   w.coordinator->ReportNow();
   {
@@ -180,6 +216,7 @@ void WorkerServer::Stop() {
   if (w.coordinator != nullptr) w.coordinator->Stop();
   // Its thread may be in OnChanged, which asks the follower: the pointer stays set until then.
   if (w.follower != nullptr) w.follower->Stop();
+  w.shm.reset();
   if (w.server != nullptr) w.server->Shutdown(kShutdownGrace);
 }
 

@@ -12,6 +12,7 @@
 #include "core/ids.h"
 #include "expert_worker/worker_model.h"
 #include "kernels/exec_context.h"
+#include "transport/transport_kind.h"
 
 namespace octet {
 
@@ -26,6 +27,9 @@ struct WorkerServerOptions {
   uint64_t incarnation = 0;   // random, of this process
   uint64_t memory_bytes = 0;  // budget for experts; 0: no bound
   int threads = 1;            // of the kernels
+  // kAuto: also through shared memory where that can be set up.
+  TransportKind transport = TransportKind::kGrpc;
+  std::string shm_directory;  // empty: ShmDirectory's choice
   CpuLevel cpu_level = CpuLevel::kScalar;
   // Both run on threads of the server, must be quick and may be empty.
   std::function<void(bool serving)> on_serving;         // experts are in memory and placed here
@@ -37,7 +41,7 @@ struct WorkerServerOptions {
 class WorkerServer {
  public:
   // Does not wait for the coordinator. UNAVAILABLE where it cannot listen, INVALID_ARGUMENT for
-  // malformed options. `clock` outlives the server.
+  // malformed options; as ShmServer::Start where kShm is asked for. `clock` outlives the server.
   static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const WorkerServerOptions& options,
                                                              WorkerModel model, const Clock* clock);
   // Stops.

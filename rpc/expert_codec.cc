@@ -14,17 +14,17 @@ using octet::v1::Dispatch;
 using octet::v1::DispatchError;
 using octet::v1::DispatchReply;
 
-absl::Status ValidateGroup(const octet::v1::ExpertRows& group, uint32_t row_count,
+absl::Status ValidateGroup(const DispatchView::Group& group, uint32_t row_count,
                            std::vector<bool>* used) {
-  if (group.rows().empty()) {
+  if (group.rows.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("dispatch.experts: expert ", group.expert(), " has no rows"));
+        absl::StrCat("dispatch.experts: expert ", group.expert, " has no rows"));
   }
   int64_t previous = -1;
-  for (const uint32_t row : group.rows()) {
+  for (const uint32_t row : group.rows) {
     if (row >= row_count || static_cast<int64_t>(row) <= previous) {
       return absl::InvalidArgumentError(
-          absl::StrCat("dispatch.experts: row ", row, " of expert ", group.expert(),
+          absl::StrCat("dispatch.experts: row ", row, " of expert ", group.expert,
                        " is out of order or not below row_count = ", row_count));
     }
     previous = row;
@@ -33,20 +33,20 @@ absl::Status ValidateGroup(const octet::v1::ExpertRows& group, uint32_t row_coun
   return absl::OkStatus();
 }
 
-absl::Status ValidateGroups(const Dispatch& dispatch, uint32_t experts) {
-  if (dispatch.experts().empty() || dispatch.experts_size() > static_cast<int>(experts)) {
-    return absl::InvalidArgumentError(absl::StrCat("dispatch.experts: ", dispatch.experts_size(),
+absl::Status ValidateGroups(const DispatchView& dispatch, uint32_t experts) {
+  if (dispatch.groups.empty() || dispatch.groups.size() > experts) {
+    return absl::InvalidArgumentError(absl::StrCat("dispatch.experts: ", dispatch.groups.size(),
                                                    " entries, allowed are 1 to ", experts));
   }
-  std::vector<bool> used(dispatch.row_count(), false);
+  std::vector<bool> used(dispatch.row_count, false);
   int64_t previous = -1;
-  for (const auto& group : dispatch.experts()) {
-    if (group.expert() >= experts || static_cast<int64_t>(group.expert()) <= previous) {
-      return absl::InvalidArgumentError(absl::StrCat("dispatch.experts: expert ", group.expert(),
+  for (const DispatchView::Group& group : dispatch.groups) {
+    if (group.expert >= experts || static_cast<int64_t>(group.expert) <= previous) {
+      return absl::InvalidArgumentError(absl::StrCat("dispatch.experts: expert ", group.expert,
                                                      " is out of order or not below ", experts));
     }
-    previous = group.expert();
-    OCTET_RETURN_IF_ERROR(ValidateGroup(group, dispatch.row_count(), &used));
+    previous = group.expert;
+    OCTET_RETURN_IF_ERROR(ValidateGroup(group, dispatch.row_count, &used));
   }
   if (std::find(used.begin(), used.end(), false) != used.end()) {
     return absl::InvalidArgumentError("dispatch.rows: a row that no expert uses");
@@ -118,23 +118,42 @@ absl::Status StatusFromDispatchError(DispatchError error, const std::string& mes
   }
 }
 
-absl::Status ValidateDispatch(const Dispatch& dispatch, const DispatchShape& shape) {
-  if (!dispatch.has_key() || dispatch.key().layer() >= shape.formats.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("dispatch.key.layer: ", dispatch.key().layer(),
+DispatchView ViewOf(Dispatch& dispatch, std::vector<DispatchView::Group>* groups) {
+  groups->clear();
+  for (const auto& group : dispatch.experts()) {
+    groups->push_back(
+        {group.expert(),
+         absl::MakeConstSpan(group.rows().data(), static_cast<size_t>(group.rows_size()))});
+  }
+  DispatchView view;
+  view.compute_digest = dispatch.compute_digest();
+  view.has_key = dispatch.has_key();
+  view.layer = dispatch.key().layer();
+  view.prefill = dispatch.priority() == octet::v1::PRIORITY_PREFILL;
+  view.row_count = dispatch.row_count();
+  view.rows = absl::MakeSpan(*dispatch.mutable_rows());
+  view.groups = *groups;
+  view.checksum = dispatch.checksum();
+  return view;
+}
+
+absl::Status ValidateDispatch(const DispatchView& dispatch, const DispatchShape& shape) {
+  if (!dispatch.has_key || dispatch.layer >= shape.formats.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("dispatch.key.layer: ", dispatch.layer,
                                                    ", the model has ", shape.formats.size()));
   }
-  if (dispatch.row_count() == 0 || dispatch.row_count() > kDispatchRowsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("dispatch.row_count: ", dispatch.row_count(),
+  if (dispatch.row_count == 0 || dispatch.row_count > kDispatchRowsMax) {
+    return absl::InvalidArgumentError(absl::StrCat("dispatch.row_count: ", dispatch.row_count,
                                                    ", allowed are 1 to ", kDispatchRowsMax));
   }
-  const size_t row_bytes = shape.formats[dispatch.key().layer()].RowBytes();
-  if (dispatch.rows().size() != dispatch.row_count() * row_bytes) {
+  const size_t row_bytes = shape.formats[dispatch.layer].RowBytes();
+  if (dispatch.rows.size() != dispatch.row_count * row_bytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("dispatch.rows: ", dispatch.rows().size(),
-                     " bytes, must be row_count = ", dispatch.row_count(), " times ", row_bytes));
+        absl::StrCat("dispatch.rows: ", dispatch.rows.size(),
+                     " bytes, must be row_count = ", dispatch.row_count, " times ", row_bytes));
   }
   OCTET_RETURN_IF_ERROR(ValidateGroups(dispatch, shape.experts));
-  if (Crc32c(dispatch.rows().data(), dispatch.rows().size()) != dispatch.checksum()) {
+  if (Crc32c(dispatch.rows.data(), dispatch.rows.size()) != dispatch.checksum) {
     return absl::InvalidArgumentError("dispatch.checksum: does not fit the rows");
   }
   return absl::OkStatus();

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "core/dispatch_key.h"
 #include "core/wire_format.h"
 #include "octet/v1/expert.pb.h"
@@ -31,11 +33,30 @@ struct DispatchShape {
   uint32_t experts = 0;
 };
 
+// A dispatch in whatever encoding, as views of memory that only this process writes, `rows` aside:
+// whoever shares them with the peer computes with what is there then.
+struct DispatchView {
+  struct Group {
+    uint32_t expert = 0;
+    absl::Span<const uint32_t> rows;
+  };
+  absl::string_view compute_digest;
+  bool has_key = false;
+  uint32_t layer = 0;
+  bool prefill = false;
+  uint32_t row_count = 0;
+  absl::Span<char> rows;
+  absl::Span<const Group> groups;
+  uint32_t checksum = 0;
+};
+// `groups` gets the memory of the view's groups.
+DispatchView ViewOf(octet::v1::Dispatch& dispatch, std::vector<DispatchView::Group>* groups);
+
 // INVALID_ARGUMENT, naming the field, unless: a key is present and its layer exists; 1 to
 // kDispatchRowsMax rows; `rows` has exactly row_count times the row bytes of the layer; experts are
 // strictly ascending and exist, each with at least one row, row indices strictly ascending and in
 // range, and every row used; the checksum fits.
-absl::Status ValidateDispatch(const octet::v1::Dispatch& dispatch, const DispatchShape& shape);
+absl::Status ValidateDispatch(const DispatchView& dispatch, const DispatchShape& shape);
 
 // DATA_LOSS unless the reply has exactly `rows` rows of `format` and a checksum that fits. The
 // reply's own refusal comes first, as its status.

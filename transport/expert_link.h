@@ -1,5 +1,6 @@
 // The path from a router to one expert worker. Implementations: local (an expert function in this
-// process), grpc (a long-lived stream), and fakes in tests.
+// process), grpc (a long-lived stream), shm (rings in memory shared with a worker of this host),
+// and fakes in tests.
 #ifndef OCTET_TRANSPORT_EXPERT_LINK_H_
 #define OCTET_TRANSPORT_EXPERT_LINK_H_
 
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "core/clock.h"
 #include "core/dispatch_key.h"
 #include "core/ids.h"
 #include "transport/dispatch_plan.h"
@@ -40,6 +42,9 @@ struct ExpertReply {
   std::vector<float> rows;
   uint64_t compute_ns = 0;
   uint64_t queue_ns = 0;
+  // When the worker had it ready or, where the link can't know that, when it arrived, by
+  // SystemClock; 0: when it is delivered.
+  MonotonicTime ready;
 };
 
 // Thread-safe.
@@ -56,6 +61,9 @@ class ExpertLink {
   virtual void Cancel(const DispatchKey& key) = 0;
   // False after a break, until the link has connected again on its own.
   virtual bool connected() const = 0;
+  // Delivers, on this thread, what has arrived and needs one to deliver it. Called by the thread
+  // that combines, whenever its doorbell has rung.
+  virtual void Poll() {}
 };
 
 }  // namespace octet

@@ -1,9 +1,10 @@
 #include "transport/token_dispatcher.h"
 
 #include <algorithm>
-#include <chrono>
+#include <atomic>
 #include <deque>
 #include <map>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 
@@ -45,19 +46,31 @@ struct View {
 
 // Where replies from any thread meet the step loop.
 struct Mailbox {
+  explicit Mailbox(std::shared_ptr<DoorbellWords> w)
+      : words(w != nullptr ? std::move(w) : std::make_shared<DoorbellWords>()), bell(words.get()) {}
+
+  const std::shared_ptr<DoorbellWords> words;
+  Doorbell bell;  // rung after what it announces is here
+  // The step loop's thread, which need not ring for itself: it finds `own` set before it sleeps.
+  std::atomic<std::thread::id> step_thread;
+  bool own = false;  // its own replies lie here; only that thread touches it
   Mutex mu;
-  CondVar cv;
   std::vector<std::pair<uint32_t, ExpertReply>> replies OCTET_GUARDED_BY(mu);
   std::shared_ptr<const View> view OCTET_GUARDED_BY(mu);
-  bool view_changed OCTET_GUARDED_BY(mu) = false;
   bool stopped OCTET_GUARDED_BY(mu) = false;
 
   void Push(uint32_t serial, ExpertReply reply) {
+    const bool failed = !reply.status.ok();
     {
       MutexLock lock(mu);
       replies.emplace_back(serial, std::move(reply));
     }
-    cv.NotifyOne();
+    if (step_thread == std::this_thread::get_id()) {
+      own = true;
+      return;
+    }
+    // A failure is sent elsewhere at once; of the rest the last one wakes.
+    failed ? bell.RingNow() : bell.Ring();
   }
 };
 
@@ -99,11 +112,15 @@ struct DispatchHandle::Impl {
   std::vector<const float*> replies;
   absl::Status last_error;
   bool waiting = false;  // counted as waiting without a replica
+  bool hedged = false;
 };
 
 struct TokenDispatcher::Impl {
   Impl(DispatcherOptions o, LinkFactory l, const Clock* c)
-      : options(std::move(o)), factory(std::move(l)), clock(c) {
+      : options(std::move(o)),
+        factory(std::move(l)),
+        clock(c),
+        mailbox(std::make_shared<Mailbox>(options.doorbell)) {
     MutexLock lock(mailbox->mu);
     mailbox->view = std::make_shared<View>();
   }
@@ -128,8 +145,9 @@ struct TokenDispatcher::Impl {
   void OnFailure(DispatchHandle::Impl& h, uint32_t attempt, const absl::Status& status,
                  MonotonicTime now);
   void CancelLive(DispatchHandle::Impl& h);
-  // True when something came or changed meanwhile.
-  void Sleep(DispatchHandle::Impl& h, MonotonicTime now, MonotonicTime give_up);
+  // Until something came or changed after `seen`, or is due.
+  void Sleep(DispatchHandle::Impl& h, Doorbell::Seen seen, MonotonicTime now,
+             MonotonicTime give_up);
   bool stopped() const {
     MutexLock lock(mailbox->mu);
     return mailbox->stopped;
@@ -138,7 +156,7 @@ struct TokenDispatcher::Impl {
   const DispatcherOptions options;
   const LinkFactory factory;
   const Clock* const clock;
-  const std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
+  const std::shared_ptr<Mailbox> mailbox;
   const std::shared_ptr<ReplyPool> pool = std::make_shared<ReplyPool>();
   Mutex placement_mu;  // one SetPlacement at a time; taken before mailbox->mu
 
@@ -175,9 +193,8 @@ void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placem
   {
     MutexLock lock(mailbox->mu);
     mailbox->view = std::move(next);
-    mailbox->view_changed = true;
   }
-  mailbox->cv.NotifyOne();
+  mailbox->bell.RingNow();
 }
 
 bool TokenDispatcher::Impl::Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects,
@@ -288,14 +305,19 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
   }
   if (plan.shares.empty()) return;
   hedge_budget = std::max(hedge_budget - 1, 0.0);
+  h.hedged = true;
   for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), attempt);
 }
 
 void TokenDispatcher::Impl::DrainReplies() {
+  for (DispatchHandle::Impl* handle : handles) {
+    for (Sent& sent : handle->sent) sent.link->Poll();
+  }
   {
     MutexLock lock(mailbox->mu);
     std::swap(arrived, mailbox->replies);
   }
+  mailbox->own = false;
   for (auto& entry : arrived) OnReply(entry.first, std::move(entry.second));
   arrived.clear();
 }
@@ -329,7 +351,10 @@ void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt,
                                       MonotonicTime now) {
   Sent& sent = h.sent[attempt];
   WorkerHealth& worker = health[sent.share.worker];
-  worker.latency.Add(sent.share.rows.size(), now - sent.started);
+  // Not later than now, whatever a worker says, and not before it was asked.
+  const MonotonicTime ready =
+      reply.ready.ns == 0 ? now : std::clamp(reply.ready, sent.started, now);
+  worker.latency.Add(sent.share.rows.size(), ready - sent.started);
   sent.reply = std::move(reply.rows);
   const std::vector<uint32_t> completed = h.tracker.Succeed(attempt);
   const size_t hidden = h.head.rows.format.hidden;
@@ -344,7 +369,7 @@ void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt,
   }
   if (completed.empty()) return;
   if (sent.hedge_of == kNotAHedge) {
-    if (now - sent.started < sent.late_after) worker.suspicions = 0;
+    if (ready - sent.started < sent.late_after) worker.suspicions = 0;
     return;
   }
   const WorkerId loser = h.tracker.worker(sent.hedge_of);
@@ -381,7 +406,7 @@ void TokenDispatcher::Impl::CancelLive(DispatchHandle::Impl& h) {
   }
 }
 
-void TokenDispatcher::Impl::Sleep(DispatchHandle::Impl& h, MonotonicTime now,
+void TokenDispatcher::Impl::Sleep(DispatchHandle::Impl& h, Doorbell::Seen seen, MonotonicTime now,
                                   MonotonicTime give_up) {
   MonotonicTime until = now + kSleepMax;
   for (const DispatchHandle::Impl* handle : handles) {
@@ -393,11 +418,11 @@ void TokenDispatcher::Impl::Sleep(DispatchHandle::Impl& h, MonotonicTime now,
     options.wait(length);
     return;
   }
-  MutexLock lock(mailbox->mu);
-  if (mailbox->replies.empty() && !mailbox->stopped && !mailbox->view_changed) {
-    mailbox->cv.WaitFor(mailbox->mu, std::chrono::nanoseconds(length.ns));
-  }
-  mailbox->view_changed = false;
+  if (mailbox->own) return;  // a link answered at once
+  // All replies but the last need wake nobody. Each comes with a ring of its own after `seen`; with
+  // a hedge under way one of two may be enough.
+  const size_t live = h.tracker.Live().size();
+  mailbox->bell.Wait(seen, h.hedged || live == 0 ? 1 : static_cast<uint32_t>(live), length);
 }
 
 TokenDispatcher::TokenDispatcher(DispatcherOptions options, LinkFactory links, const Clock* clock)
@@ -440,6 +465,7 @@ std::unique_ptr<DispatchHandle> TokenDispatcher::Dispatch(StepId step, uint32_t 
                                                           const WireRows& rows,
                                                           const TopK& choice) {
   OCTET_CHECK_EQ(rows.rows, choice.rows);
+  impl_->mailbox->step_thread = std::this_thread::get_id();
   auto state = std::make_unique<DispatchHandle::Impl>(impl_.get(), GroupByExpert(choice),
                                                       impl_->options.attempts);
   DispatchHandle::Impl& h = *state;
@@ -470,7 +496,9 @@ std::unique_ptr<DispatchHandle> TokenDispatcher::Dispatch(StepId step, uint32_t 
 absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give_up,
                                       std::vector<const float*>* replies) {
   DispatchHandle::Impl& h = *handle.impl_;
+  impl_->mailbox->step_thread = std::this_thread::get_id();
   for (;;) {
+    const Doorbell::Seen seen = impl_->mailbox->bell.seen();
     impl_->DrainReplies();
     if (h.tracker.done()) break;
     if (impl_->stopped()) return absl::CancelledError("the dispatcher was stopped");
@@ -491,7 +519,7 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
           "layer ", h.head.key.layer.value(), ": no replica of an expert answered in time",
           h.last_error.ok() ? "" : "; last failure: ", h.last_error.message()));
     }
-    impl_->Sleep(h, now, give_up);
+    impl_->Sleep(h, seen, now, give_up);
   }
   impl_->CancelLive(h);
   *replies = h.replies;
@@ -503,7 +531,7 @@ void TokenDispatcher::Stop() {
     MutexLock lock(impl_->mailbox->mu);
     impl_->mailbox->stopped = true;
   }
-  impl_->mailbox->cv.NotifyOne();
+  impl_->mailbox->bell.RingNow();
 }
 
 DispatcherStats TokenDispatcher::stats() const {

@@ -17,6 +17,7 @@
 #include "core/placement.h"
 #include "kernels/kernels.h"
 #include "transport/attempt_tracker.h"
+#include "transport/doorbell.h"
 #include "transport/expert_link.h"
 #include "transport/latency_estimate.h"
 #include "transport/wire_rows.h"
@@ -38,6 +39,8 @@ struct DispatcherOptions {
   // Called instead of sleeping for at most the given time, so that a simulation on one thread can
   // advance its clock and deliver replies. Null in production.
   std::function<void(Duration)> wait;
+  // On which Combine sleeps; links may ring it from other processes. Null: one of its own.
+  std::shared_ptr<DoorbellWords> doorbell;
 };
 
 struct DispatcherStats {

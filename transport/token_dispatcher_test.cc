@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "transport/fake_world.h"
+#include "transport/local/local_link.h"
 
 namespace octet {
 namespace {
@@ -271,6 +272,54 @@ TEST(TokenDispatcherThreads, StopWakesABlockedCombine) {
   std::vector<const float*> replies;
   EXPECT_TRUE(absl::IsCancelled(dispatcher.Combine(*handle, kNever, &replies)));
   stopper.join();
+}
+
+// Fails every dispatch, on a thread of its own.
+class FailingLink final : public ExpertLink {
+ public:
+  ~FailingLink() override {
+    for (std::thread& thread : threads_) thread.join();
+  }
+  void Send(const ExpertDispatch& dispatch, ReplyFn done) override {
+    threads_.emplace_back([key = dispatch.key, done = std::move(done)] {
+      ExpertReply reply;
+      reply.key = key;
+      reply.status = absl::UnavailableError("no");
+      done(std::move(reply));
+    });
+  }
+  void Cancel(const DispatchKey&) override {}
+  bool connected() const override { return true; }
+
+ private:
+  std::vector<std::thread> threads_;
+};
+
+TEST(TokenDispatcherThreads, AReplyFromWithinSendNeedsNobodyToWakeTheStep) {
+  SystemClock clock;
+  DispatcherOptions options;
+  options.hedge.unknown = Duration::Millis(3'600'000);
+  TokenDispatcher dispatcher(
+      options,
+      [](const PlacedWorker& worker) -> std::shared_ptr<ExpertLink> {
+        if (worker.id == WorkerId(1)) return std::make_shared<FailingLink>();
+        return std::make_shared<LocalLink>([](LayerId, ExpertId, const ExpertInput&,
+                                              absl::Span<const uint32_t>,
+                                              TensorF32) { return absl::OkStatus(); });
+      },
+      &clock);
+  dispatcher.SetPlacement(FakePlacement(1, 2, {{1, 2}}));
+  FakeStep step(1, 1, {0});
+  constexpr int kRounds = 20;
+  const MonotonicTime start = clock.Now();
+  for (int i = 0; i < kRounds; ++i) {
+    auto handle = dispatcher.Dispatch(StepId(1), 0, LayerId(0), false, step.rows, step.choice);
+    std::vector<const float*> replies;
+    ASSERT_TRUE(dispatcher.Combine(*handle, kNever, &replies).ok());
+  }
+  // Asleep it would look again after a second.
+  EXPECT_LT(clock.Now() - start, Duration::Millis(kRounds * 1'000 / 2));
+  EXPECT_EQ(dispatcher.stats().redispatches, static_cast<uint64_t>(kRounds));
 }
 
 }  // namespace

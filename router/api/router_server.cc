@@ -18,7 +18,7 @@
 #include "router/api/served_model.h"
 #include "router/api/status_proxy.h"
 #include "rpc/channel.h"
-#include "transport/grpc/cluster_links.h"
+#include "transport/cluster/cluster_links.h"
 #include "transport/token_dispatcher.h"
 
 namespace octet {
@@ -86,7 +86,11 @@ absl::Status RouterServer::Impl::StartEngine() {
   dispatch.incarnation = incarnation;
   dispatch.compute_digest = package->compute_digest();
   dispatch.model_version = package->model_version();
-  dispatcher = std::make_unique<TokenDispatcher>(dispatch, GrpcLinkFactory(), clock);
+  OCTET_ASSIGN_OR_RETURN(ClusterLinks links,
+                         MakeClusterLinks({options.transport, options.shm_directory,
+                                           dispatch.router, dispatch.incarnation}));
+  dispatch.doorbell = links.doorbell;
+  dispatcher = std::make_unique<TokenDispatcher>(dispatch, std::move(links.factory), clock);
   OCTET_ASSIGN_OR_RETURN(engine, Engine::Start(package, std::move(weights), tokenizer,
                                                dispatcher.get(), clock, options.engine));
   ModelIdentity identity{package->config(), package->name(), package->compute_digest(),

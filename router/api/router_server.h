@@ -13,6 +13,7 @@
 #include "model/model_package.h"
 #include "router/engine.h"
 #include "router/generation.h"
+#include "transport/transport_kind.h"
 
 namespace octet {
 
@@ -23,6 +24,8 @@ struct RouterServerOptions {
   std::string zone;
   std::string host;
   EngineOptions engine;
+  TransportKind transport = TransportKind::kGrpc;
+  std::string shm_directory;  // where workers of this host are found; empty: ShmDirectory's choice
   // Called once, on a thread of the server, when every expert first has a live replica. May be
   // empty.
   std::function<void()> on_ready;

@@ -10,7 +10,7 @@
 #include "core/check.h"
 #include "core/crc32c.h"
 #include "core/limits.h"
-#include "expert_worker/service.h"
+#include "expert_worker/admission.h"
 
 namespace {
 
@@ -73,11 +73,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (data[0] & 2) {
     request.set_checksum(octet::Crc32c(request.rows().data(), request.rows().size()));
   }
-  octet::DispatchShape shape;
-  shape.formats = store->model().formats;
-  shape.experts = store->model().experts;
   octet::ExpertJob job;
-  const absl::Status status = octet::AdmitDispatch(request, *store, shape, &job);
+  std::vector<octet::DispatchView::Group> groups;
+  const absl::Status status = octet::AdmitDispatch(octet::ViewOf(request, &groups), *store,
+                                                   octet::ShapeOf(store->model()), &job);
   if (!status.ok()) {
     OCTET_CHECK(absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
                 absl::IsFailedPrecondition(status));

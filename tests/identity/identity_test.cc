@@ -48,7 +48,9 @@ constexpr Cluster kClusters[] = {
     {GroupKind::kInProcess, 1}, {GroupKind::kLocal, 1}, {GroupKind::kLocal, 2},
     {GroupKind::kLocal, 3},     {GroupKind::kLocal, 4}, {GroupKind::kLocal, 8},
     {GroupKind::kGrpc, 1},      {GroupKind::kGrpc, 2},  {GroupKind::kGrpc, 3},
-    {GroupKind::kGrpc, 4},      {GroupKind::kGrpc, 8}};
+    {GroupKind::kGrpc, 4},      {GroupKind::kGrpc, 8},  {GroupKind::kShm, 1},
+    {GroupKind::kShm, 2},       {GroupKind::kShm, 3},   {GroupKind::kShm, 4},
+    {GroupKind::kShm, 8}};
 constexpr uint32_t kReplications[] = {1, 2};
 constexpr uint32_t kBatches[] = {1, 7, 32};
 constexpr uint32_t kWhole = 512;
@@ -96,6 +98,8 @@ std::string ClusterName(const Cluster& cluster) {
       return absl::StrCat(cluster.workers, " x local");
     case GroupKind::kGrpc:
       return absl::StrCat(cluster.workers, " x gRPC");
+    case GroupKind::kShm:
+      return absl::StrCat(cluster.workers, " x shared memory");
   }
   return "";
 }

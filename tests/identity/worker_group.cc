@@ -8,11 +8,8 @@
 #include "expert_worker/expert_ffn.h"
 #include "expert_worker/expert_store.h"
 #include "expert_worker/local_experts.h"
-#include "expert_worker/service.h"
-#include "expert_worker/worker_loop.h"
+#include "expert_worker/test_worker.h"
 #include "expert_worker/worker_model.h"
-#include "rpc/channel.h"
-#include "transport/grpc/cluster_links.h"
 #include "transport/local/local_link.h"
 
 namespace octet {
@@ -26,45 +23,31 @@ constexpr Duration kConnectTimeout = Duration::Millis(20'000);
 class WorkerGroup::Worker {
  public:
   Worker(std::shared_ptr<const ModelPackage> package, const std::vector<ExpertId>& experts,
-         const GroupShape& shape)
-      : store_(
-            std::make_shared<ExpertStore>(PackageWorkerModel(std::move(package), /*threads=*/1))),
-        executor_(std::make_shared<ExpertExecutor>(shape.threads, shape.level)) {
+         const GroupShape& shape, const std::string& shm_directory)
+      : shape_(shape),
+        store_(
+            std::make_shared<ExpertStore>(PackageWorkerModel(std::move(package), /*threads=*/1))) {
     absl::Status status = store_->Prepare(Epoch(1), experts);
     if (status.ok()) status = store_->Activate(Epoch(1));
     OCTET_CHECK(status.ok()) << status.ToString();
-    if (shape.kind != GroupKind::kGrpc) return;
-    load_ = std::make_unique<LoadCounter>(store_->model().experts);
-    loop_ = std::make_unique<WorkerLoop>(
-        [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
-               absl::Span<const uint32_t> rows, TensorF32 out) {
-          return RunExpert(executor_->context(), expert, layer, input, rows, out);
-        },
-        &clock_, load_.get());
-    service_ = std::make_unique<ExpertService>(store_.get(), loop_.get());
-    RpcServerOptions options;
-    options.message_bytes_max = service_->message_bytes_max();
-    auto server = RpcServer::Start("127.0.0.1:0", {service_.get()}, options);
-    OCTET_CHECK(server.ok()) << server.status().ToString();
-    server_ = *std::move(server);
-  }
-  ~Worker() {
-    if (server_ != nullptr) server_->Shutdown(Duration{});
+    if (shape.kind == GroupKind::kLocal) return;
+    TestWorkerOptions options;
+    if (shape.kind == GroupKind::kShm) options.shm_directory = shm_directory;
+    options.threads = shape.threads;
+    options.level = shape.level;
+    remote_ = std::make_unique<TestWorker>(store_, options);
   }
 
-  std::string address() const { return server_ == nullptr ? "" : server_->address(); }
+  std::string address() const { return remote_ == nullptr ? "" : remote_->address(); }
   std::shared_ptr<ExpertLink> MakeLocalLink() const {
-    return std::make_shared<LocalLink>(StoreExpertFn(store_, executor_));
+    return std::make_shared<LocalLink>(
+        StoreExpertFn(store_, std::make_shared<ExpertExecutor>(shape_.threads, shape_.level)));
   }
 
  private:
-  SystemClock clock_;
+  const GroupShape shape_;
   std::shared_ptr<ExpertStore> store_;
-  std::shared_ptr<ExpertExecutor> executor_;
-  std::unique_ptr<LoadCounter> load_;
-  std::unique_ptr<WorkerLoop> loop_;
-  std::unique_ptr<ExpertService> service_;
-  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<TestWorker> remote_;
 };
 
 WorkerGroup::WorkerGroup(std::shared_ptr<const ModelPackage> package, const GroupShape& shape)
@@ -75,7 +58,7 @@ WorkerGroup::WorkerGroup(std::shared_ptr<const ModelPackage> package, const Grou
     options.cpu_level = shape.level;
     auto local = MakeLocalExperts(PackageWorkerModel(package_, /*threads=*/1), options);
     OCTET_CHECK(local.ok()) << local.status().ToString();
-    links_ = local->links;
+    links_.factory = local->links;
     placement_ = local->placement;
     return;
   }
@@ -94,17 +77,21 @@ WorkerGroup::WorkerGroup(std::shared_ptr<const ModelPackage> package, const Grou
     placement->expert_replicas.push_back(std::move(replicas));
   }
   for (uint32_t w = 0; w < shape.workers; ++w) {
-    workers_.push_back(std::make_unique<Worker>(package_, held[w], shape));
+    workers_.push_back(std::make_unique<Worker>(package_, held[w], shape, temp_.path()));
     placement->workers.push_back({WorkerId(w + 1), workers_.back()->address()});
   }
   placement_ = std::move(placement);
-  if (shape.kind == GroupKind::kGrpc) {
-    links_ = GrpcLinkFactory();
-  } else {
-    links_ = [this](const PlacedWorker& worker) {
+  if (shape.kind == GroupKind::kLocal) {
+    links_.factory = [this](const PlacedWorker& worker) {
       return workers_[worker.id.value() - 1]->MakeLocalLink();
     };
+    return;
   }
+  const TransportKind kind =
+      shape.kind == GroupKind::kShm ? TransportKind::kShm : TransportKind::kGrpc;
+  auto links = MakeClusterLinks({kind, temp_.path(), RouterId(1), /*incarnation=*/0});
+  OCTET_CHECK(links.ok()) << links.status().ToString();
+  links_ = *std::move(links);
 }
 
 WorkerGroup::~WorkerGroup() = default;
@@ -114,7 +101,8 @@ std::unique_ptr<TokenDispatcher> WorkerGroup::MakeDispatcher(const Clock* clock)
   options.router = RouterId(1);
   options.compute_digest = package_->compute_digest();
   options.model_version = package_->model_version();
-  auto dispatcher = std::make_unique<TokenDispatcher>(options, links_, clock);
+  options.doorbell = links_.doorbell;
+  auto dispatcher = std::make_unique<TokenDispatcher>(options, links_.factory, clock);
   dispatcher->SetPlacement(placement_);
   const MonotonicTime give_up = clock->Now() + kConnectTimeout;
   while (!dispatcher->Ready()) {

@@ -12,6 +12,8 @@
 #include "core/placement.h"
 #include "kernels/exec_context.h"
 #include "model/model_package.h"
+#include "router/test_util.h"
+#include "transport/cluster/cluster_links.h"
 #include "transport/token_dispatcher.h"
 
 namespace octet {
@@ -20,6 +22,7 @@ enum class GroupKind {
   kInProcess,  // all experts in the router's process, as `octet generate --model` has them
   kLocal,      // workers with stores of their own behind local links
   kGrpc,       // gRPC servers on loopback
+  kShm,        // servers that share memory with the router
 };
 
 struct GroupShape {
@@ -44,9 +47,10 @@ class WorkerGroup {
   class Worker;
 
   std::shared_ptr<const ModelPackage> package_;
+  TempDirectory temp_;  // of the workers' sockets
   std::vector<std::unique_ptr<Worker>> workers_;
   std::shared_ptr<const Placement> placement_;
-  LinkFactory links_;
+  ClusterLinks links_;
 };
 
 }  // namespace octet

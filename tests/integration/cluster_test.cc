@@ -156,10 +156,24 @@ void SendGarbage(uint16_t port) {
   }
 }
 
-TEST_F(ClusterTest, ManyClientsAmongBadOnesGetSingleProcessTokens) {
+// How routers reach workers.
+class TransportTest : public ClusterTest, public ::testing::WithParamInterface<const char*> {
+ protected:
+  void StartWith(std::vector<std::string> flags) {
+    flags.push_back("--transport");
+    flags.push_back(GetParam());
+    StartCluster(flags);
+  }
+  void ExpectReplaced(int signal);
+};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, TransportTest, ::testing::Values("grpc", "shm"),
+                         [](const auto& param) { return std::string(param.param); });
+
+TEST_P(TransportTest, ManyClientsAmongBadOnesGetSingleProcessTokens) {
   constexpr size_t kClients = 32;
   constexpr uint32_t kTokens = 64;
-  StartCluster({"--workers", "3", "--replication", "2", "--worker-threads", "1"});
+  StartWith({"--workers", "3", "--replication", "2", "--worker-threads", "1"});
   if (HasFatalFailure()) return;
   const auto parts = ParseHostPort(cluster_->address());
   ASSERT_TRUE(parts.ok());
@@ -201,10 +215,11 @@ TEST_F(ClusterTest, ManyClientsAmongBadOnesGetSingleProcessTokens) {
       kRepairMs));
 }
 
-TEST_F(ClusterTest, KilledWorkerChangesNoTokenAndIsReplaced) {
+// A worker under load gets `signal`.
+void TransportTest::ExpectReplaced(int signal) {
   constexpr size_t kClients = 8;
   constexpr uint32_t kTokens = 400;
-  StartCluster({"--workers", "4", "--replication", "2", "--worker-threads", "1"});
+  StartWith({"--workers", "4", "--replication", "2", "--worker-threads", "1"});
   if (HasFatalFailure()) return;
   const auto before = cluster_->Status();
   ASSERT_EQ(ReadyWorkers(before), 4u);
@@ -213,7 +228,7 @@ TEST_F(ClusterTest, KilledWorkerChangesNoTokenAndIsReplaced) {
   Progress progress(kClients);
   auto threads = StartClients(kClients, kTokens, &replies, &progress);
   EXPECT_TRUE(progress.WaitForEach(5, kReadyMs));
-  ASSERT_EQ(kill(victim, SIGKILL), 0);
+  ASSERT_EQ(kill(victim, signal), 0);
   EXPECT_TRUE(progress.AnyBelow(kTokens)) << "the streams had all ended before the kill";
   for (std::thread& thread : threads) thread.join();
   ExpectSingleProcessTokens(replies, kTokens);
@@ -234,6 +249,10 @@ TEST_F(ClusterTest, KilledWorkerChangesNoTokenAndIsReplaced) {
   for (std::thread& thread : StartClients(kPrompts, 32, &after, &again)) thread.join();
   ExpectSingleProcessTokens(after, 32);
 }
+
+TEST_P(TransportTest, KilledWorkerChangesNoTokenAndIsReplaced) { ExpectReplaced(SIGKILL); }
+
+TEST_P(TransportTest, TerminatedWorkerDrainsAndIsReplaced) { ExpectReplaced(SIGTERM); }
 
 TEST_F(ClusterTest, KilledCoordinatorStopsNoStreamAndKeepsTheEpoch) {
   constexpr size_t kClients = 4;
@@ -264,8 +283,8 @@ TEST_F(ClusterTest, KilledCoordinatorStopsNoStreamAndKeepsTheEpoch) {
       << cluster_->Status().DebugString();
 }
 
-TEST_F(ClusterTest, SigtermEndsEveryProcess) {
-  StartCluster({"--workers", "3", "--worker-threads", "1"});
+TEST_P(TransportTest, SigtermEndsEveryProcess) {
+  StartWith({"--workers", "3", "--worker-threads", "1"});
   if (HasFatalFailure()) return;
   const std::vector<pid_t> pids = cluster_->Pids("");
   ASSERT_EQ(pids.size(), 5u) << cluster_->Log();

@@ -1,15 +1,18 @@
 // Coordinator, workers and a router's dispatcher in one process, over real connections.
 #include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <functional>
+#include <string>
 #include <thread>
 
 #include "coordinator/client.h"
 #include "coordinator/server.h"
 #include "expert_worker/test_util.h"
 #include "expert_worker/worker_server.h"
-#include "transport/grpc/cluster_links.h"
+#include "transport/cluster/cluster_links.h"
 #include "transport/token_dispatcher.h"
 
 namespace octet {
@@ -24,9 +27,12 @@ bool WaitFor(const std::function<bool()>& condition) {
   return true;
 }
 
-class WorkerCluster : public ::testing::Test {
+class WorkerCluster : public ::testing::TestWithParam<TransportKind> {
  protected:
   void SetUp() override {
+    char name[] = "/tmp/octet-test-XXXXXX";
+    ASSERT_NE(mkdtemp(name), nullptr);
+    directory_ = name;
     CoordinatorOptions options;
     options.settings.replication = 2;
     options.settings.settle = Duration::Millis(50);
@@ -35,7 +41,9 @@ class WorkerCluster : public ::testing::Test {
     DispatcherOptions dispatch;
     dispatch.router = RouterId(1);
     dispatch.compute_digest = TestDigest();
-    dispatcher_ = std::make_unique<TokenDispatcher>(dispatch, GrpcLinkFactory(), &clock_);
+    ClusterLinks links = MakeClusterLinks({GetParam(), directory_, RouterId(1), 1}).value();
+    dispatch.doorbell = links.doorbell;
+    dispatcher_ = std::make_unique<TokenDispatcher>(dispatch, std::move(links.factory), &clock_);
     CoordinatorClientOptions router;
     router.coordinator = coordinator_->address();
     router.role = MemberRole::kRouter;
@@ -58,6 +66,7 @@ class WorkerCluster : public ::testing::Test {
   void TearDown() override {
     router_->Stop();
     dispatcher_->Stop();
+    EXPECT_EQ(rmdir(directory_.c_str()), 0) << "a worker left its socket behind";
   }
 
   std::unique_ptr<WorkerServer> NewWorker(uint64_t incarnation) {
@@ -66,6 +75,8 @@ class WorkerCluster : public ::testing::Test {
     options.incarnation = incarnation;
     options.host = "host" + std::to_string(incarnation);
     options.cpu_level = DetectCpuLevel();
+    options.transport = GetParam();
+    options.shm_directory = directory_;
     return WorkerServer::Start(options, MakeTestModel(shape_), &clock_).value();
   }
   // All reply rows of one dispatch, empty on failure.
@@ -85,12 +96,13 @@ class WorkerCluster : public ::testing::Test {
 
   SystemClock clock_;
   TestModelShape shape_;
+  std::string directory_;
   std::unique_ptr<CoordinatorServer> coordinator_;
   std::unique_ptr<TokenDispatcher> dispatcher_;
   std::unique_ptr<CoordinatorClient> router_;
 };
 
-TEST_F(WorkerCluster, ServesThroughJoinDrainAndDeathWithTheSameBits) {
+TEST_P(WorkerCluster, ServesThroughJoinDrainAndDeathWithTheSameBits) {
   auto a = NewWorker(1);
   auto b = NewWorker(2);
   ASSERT_TRUE(WaitFor([&] { return dispatcher_->Ready() && a->serving() && b->serving(); }));
@@ -120,6 +132,10 @@ TEST_F(WorkerCluster, ServesThroughJoinDrainAndDeathWithTheSameBits) {
   }));
   EXPECT_EQ(RunOnce(), want);
 }
+
+INSTANTIATE_TEST_SUITE_P(Kinds, WorkerCluster,
+                         ::testing::Values(TransportKind::kGrpc, TransportKind::kShm,
+                                           TransportKind::kAuto));
 
 }  // namespace
 }  // namespace octet

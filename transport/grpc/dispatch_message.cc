@@ -51,22 +51,6 @@ void EncodeDispatch(const ExpertDispatch& dispatch, octet::v1::Dispatch* message
   }
 }
 
-ExpertInput DispatchInput(octet::v1::Dispatch& message, const WireFormat& format) {
-  ExpertInput input;
-  char* bytes = message.mutable_rows()->data();
-  const size_t rows = message.row_count();
-  if (format.is_integer()) {
-    input.q.rows = rows;
-    input.q.padded_k = format.padded_hidden();
-    input.q.group = format.activation_group;
-    input.q.q = reinterpret_cast<int8_t*>(bytes);
-    input.q.scales = reinterpret_cast<float*>(bytes + rows * format.padded_hidden());
-  } else {
-    input.f32 = ConstTensorF32(reinterpret_cast<const float*>(bytes), rows, format.hidden);
-  }
-  return input;
-}
-
 void EncodeReplyRows(const float* rows, size_t count, const WireFormat& format,
                      octet::v1::DispatchReply* message) {
   std::string* bytes = message->mutable_rows();

@@ -14,9 +14,6 @@ namespace octet {
 // Gathers the share's rows. `message` may hold an earlier dispatch, whose memory is used again.
 void EncodeDispatch(const ExpertDispatch& dispatch, octet::v1::Dispatch* message);
 
-// Views of a message that passed ValidateDispatch; they live as long as it does.
-ExpertInput DispatchInput(octet::v1::Dispatch& message, const WireFormat& format);
-
 // `rows` f32 reply rows into `message` with their checksum, rounded to the reply's type.
 void EncodeReplyRows(const float* rows, size_t count, const WireFormat& format,
                      octet::v1::DispatchReply* message);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
@@ -247,6 +248,7 @@ void GrpcLink::Core::OnReply(const octet::v1::DispatchReply& message) {
   }
   ExpertReply reply;
   DecodeReply(message, pending.format, pending.reply_rows, pending.pool.get(), &reply);
+  reply.ready = SystemClock().Now();
   pending.done(std::move(reply));
   MutexLock lock(mu_);
   delivering_.erase(std::find(delivering_.begin(), delivering_.end(), key));

@@ -4,15 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <functional>
-#include <thread>
 
 #include "core/crc32c.h"
 #include "octet/v1/expert.grpc.pb.h"
 #include "rpc/channel.h"
 #include "rpc/expert_codec.h"
-#include "transport/dispatch_plan.h"
+#include "transport/test_asker.h"
 
 namespace octet {
 namespace {
@@ -20,7 +18,7 @@ namespace {
 using octet::v1::Dispatch;
 using octet::v1::DispatchReply;
 
-constexpr uint32_t kHidden = 4;
+constexpr uint32_t kHidden = TestAsker::kHidden;
 
 // Answers each dispatch with whatever the test says, on a synchronous stream.
 class RogueWorker final : public octet::v1::ExpertWorker::Service {
@@ -64,71 +62,16 @@ DispatchReply GoodReply(const Dispatch& dispatch) {
   return reply;
 }
 
-// A dispatch of two rows to expert 1 and one of them to expert 3.
-class Asker {
- public:
-  Asker() : x_(2 * kHidden, 1.5f) {
-    share_.rows = {0, 1};
-    share_.groups = {{ExpertId(1), {0, 1}, {0, 2}}, {ExpertId(3), {1}, {3}}};
-    share_.local_rows = {{0, 1}, {1}};
-  }
-  ExpertDispatch Make(uint32_t attempt) {
-    ExpertDispatch d;
-    d.key.router = RouterId(1);
-    d.key.attempt = attempt;
-    d.compute_digest = &digest_;
-    d.model_version = &digest_;
-    d.rows.format.hidden = kHidden;
-    d.rows.rows = 2;
-    d.rows.f32 = ConstTensorF32(x_.data(), 2, kHidden);
-    d.share = &share_;
-    return d;
-  }
-  // Sends and waits for the callback.
-  ExpertReply Ask(ExpertLink& link, uint32_t attempt) {
-    Send(link, attempt);
-    return Wait();
-  }
-  void Send(ExpertLink& link, uint32_t attempt) {
-    link.Send(Make(attempt), [this](ExpertReply reply) {
-      MutexLock lock(mu_);
-      replies_.push_back(std::move(reply));
-      changed_.NotifyAll();
-    });
-  }
-  ExpertReply Wait() {
-    MutexLock lock(mu_);
-    while (replies_.empty()) changed_.Wait(mu_);
-    ExpertReply reply = std::move(replies_.front());
-    replies_.erase(replies_.begin());
-    return reply;
-  }
-  size_t replies() {
-    MutexLock lock(mu_);
-    return replies_.size();
-  }
-
- private:
-  const std::string digest_ = std::string(64, 'a');
-  std::vector<float> x_;
-  WorkerShare share_;
-  Mutex mu_;
-  CondVar changed_;
-  std::vector<ExpertReply> replies_;
-};
-
 std::shared_ptr<GrpcLink> Connect(const std::string& address) {
   auto link = GrpcLink::Create(address).value();
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!link->connected() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
-  EXPECT_TRUE(link->connected());
+  EXPECT_TRUE(WaitConnected(*link));
   return link;
 }
 
 TEST(GrpcLink, DeliversRowsInTheOrderOfTheShare) {
   RogueWorker worker([](const Dispatch& d) { return std::vector{GoodReply(d)}; });
   const auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   const ExpertReply reply = asker.Ask(*link, 1);
   ASSERT_TRUE(reply.status.ok()) << reply.status;
   EXPECT_EQ(reply.key.attempt, 1u);
@@ -146,7 +89,7 @@ TEST(GrpcLink, DuplicateAndUnaskedRepliesAreDropped) {
     return std::vector{stranger, no_key, GoodReply(d), GoodReply(d), GoodReply(d)};
   });
   const auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   for (uint32_t attempt = 1; attempt <= 20; ++attempt) {
     const ExpertReply reply = asker.Ask(*link, attempt);
     EXPECT_TRUE(reply.status.ok());
@@ -174,7 +117,7 @@ TEST(GrpcLink, DamagedRepliesAreDataLoss) {
     return std::vector{reply};
   });
   const auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   for (now = 0; now < cases.size(); ++now) {
     SCOPED_TRACE(cases[now].name);
     EXPECT_TRUE(absl::IsDataLoss(asker.Ask(*link, static_cast<uint32_t>(now)).status));
@@ -199,7 +142,7 @@ TEST(GrpcLink, RefusalsKeepTheirMeaning) {
     return std::vector{reply};
   });
   const auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   for (now = 0; now < cases.size(); ++now) {
     EXPECT_EQ(asker.Ask(*link, static_cast<uint32_t>(now)).status.code(), cases[now].second);
   }
@@ -212,17 +155,16 @@ TEST(GrpcLink, ABreakFailsWhatIsInFlightAndTheLinkComesBack) {
     return std::vector{GoodReply(d)};
   });
   const auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   EXPECT_TRUE(absl::IsUnavailable(asker.Ask(*link, 1).status));
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!link->connected() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_TRUE(WaitConnected(*link));
   EXPECT_TRUE(asker.Ask(*link, 2).status.ok());
 }
 
 TEST(GrpcLink, WithoutAPeerItRefusesAtOnce) {
   const auto link = GrpcLink::Create("127.0.0.1:1").value();
   EXPECT_FALSE(link->connected());
-  Asker asker;
+  TestAsker asker;
   EXPECT_TRUE(absl::IsUnavailable(asker.Ask(*link, 1).status));
   EXPECT_TRUE(absl::IsInvalidArgument(GrpcLink::Create("nonsense").status()));
 }
@@ -237,7 +179,7 @@ TEST(GrpcLink, CancelledDispatchesAreNeverDelivered) {
     return std::vector{GoodReply(d)};
   });
   const auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   asker.Send(*link, 1);
   asker.Send(*link, 2);
   link->Cancel(asker.Make(1).key);
@@ -246,7 +188,7 @@ TEST(GrpcLink, CancelledDispatchesAreNeverDelivered) {
     open = true;
     changed.NotifyAll();
   }
-  EXPECT_EQ(asker.Wait().key.attempt, 2u);
+  EXPECT_EQ(asker.Wait(link.get()).key.attempt, 2u);
   EXPECT_EQ(asker.Ask(*link, 3).key.attempt, 3u);
   EXPECT_EQ(asker.replies(), 0u);
 }
@@ -261,13 +203,13 @@ TEST(GrpcLink, DispatchesInFlightAreBoundedAndFailWhenTheLinkGoes) {
     return std::vector{GoodReply(d)};
   });
   auto link = Connect(worker.address());
-  Asker asker;
+  TestAsker asker;
   for (uint32_t i = 0; i < kLinkQueuedDispatchesMax; ++i) asker.Send(*link, i);
   EXPECT_EQ(asker.replies(), 0u);
   EXPECT_TRUE(absl::IsResourceExhausted(asker.Ask(*link, 1000).status));
   link.reset();
   for (uint32_t i = 0; i < kLinkQueuedDispatchesMax; ++i) {
-    EXPECT_TRUE(absl::IsCancelled(asker.Wait().status));
+    EXPECT_TRUE(absl::IsCancelled(asker.Wait(link.get()).status));
   }
   MutexLock lock(mu);
   open = true;

@@ -3,17 +3,8 @@
 #include <utility>
 
 #include "core/clock.h"
-#include "kernels/packed_weights.h"
 
 namespace octet {
-namespace {
-
-void RoundToBf16(float* data, size_t count) {
-  for (size_t i = 0; i < count; ++i) data[i] = BF16ToF32(F32ToBF16(data[i]));
-}
-
-}  // namespace
-
 void LocalLink::Send(const ExpertDispatch& dispatch, ReplyFn done) {
   const WorkerShare& share = *dispatch.share;
   const size_t hidden = dispatch.rows.format.hidden;
@@ -37,8 +28,8 @@ void LocalLink::Send(const ExpertDispatch& dispatch, ReplyFn done) {
   }
   if (!reply.status.ok()) {
     reply.rows.clear();
-  } else if (dispatch.rows.format.reply == ReplyDType::kBF16) {
-    RoundToBf16(reply.rows.data(), floats);
+  } else {
+    RoundReply(dispatch.rows.format, reply.rows.data(), floats);
   }
   reply.compute_ns = static_cast<uint64_t>((SystemClock().Now() - start).ns);
   done(std::move(reply));

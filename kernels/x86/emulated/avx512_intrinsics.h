@@ -142,6 +142,8 @@ inline Floats MaskBlendPs(Mask16 m, const Floats& a, const Floats& b) {
 
 inline Ints CastPsSi(const Floats& v) { return Bits<Ints>(v); }
 inline Floats CastSiPs(const Ints& v) { return Bits<Floats>(v); }
+inline __m256 LowHalf(const Floats& v) { return _mm256_load_ps(v.lane); }
+inline __m256 Half(const Floats& v, int half) { return _mm256_load_ps(v.lane + 8 * half); }
 inline Floats CvtEpi32Ps(const Ints& v) {
   return MapFloats([&](int i) { return static_cast<float>(v.lane[i]); });
 }
@@ -255,6 +257,7 @@ inline Ints DpbusdEpi32(const Ints& sum, const Ints& a, const Ints& b) {
 #define _mm512_add_epi32 ::octet::emulated::AddEpi32
 #define _mm512_add_ps ::octet::emulated::AddPs
 #define _mm512_and_si512 ::octet::emulated::AndSi
+#define _mm512_castps512_ps256 ::octet::emulated::LowHalf
 #define _mm512_castps_si512 ::octet::emulated::CastPsSi
 #define _mm512_castsi512_ps ::octet::emulated::CastSiPs
 // GCC makes macros of these two where it does not optimise.
@@ -271,6 +274,8 @@ inline Ints DpbusdEpi32(const Ints& sum, const Ints& a, const Ints& b) {
 #define _mm512_cvtsepi32_epi8 ::octet::emulated::CvtsEpi32Epi8
 #define _mm512_div_ps ::octet::emulated::DivPs
 #define _mm512_dpbusd_epi32 ::octet::emulated::DpbusdEpi32
+#undef _mm512_extractf32x8_ps
+#define _mm512_extractf32x8_ps ::octet::emulated::Half
 #define _mm512_fmadd_ps ::octet::emulated::FmaddPs
 #define _mm512_load_si512 ::octet::emulated::LoadSi
 #define _mm512_loadu_ps ::octet::emulated::LoaduPs

@@ -34,7 +34,9 @@ def run(command):
 def octet_bench(args, model, sequences):
     return run([args.octet, "bench", "--engine", "--json", "--model", model,
                 "--threads", str(args.threads), "--prompt-tokens", str(args.prompt),
-                "--max-tokens", str(args.tokens), "--concurrency", str(sequences)])
+                "--max-tokens", str(args.tokens), "--concurrency", str(sequences),
+                # Else slow prompts still arrive when the first sequences are at their end.
+                "--itl-ms-max", "60000"])
 
 
 def octet_figures(args, model):

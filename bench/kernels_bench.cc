@@ -99,9 +99,8 @@ void BM_ExpertFfn(benchmark::State& state, const std::string& format, size_t row
          static_cast<double>(gate.bytes() + up.bytes() + down.bytes()));
 }
 
-void BM_Attention(benchmark::State& state, DType dtype, size_t rows, size_t context_length,
-                  int threads) {
-  const size_t heads = 32, kv_heads = 8, head_dim = 128;
+void BM_Attention(benchmark::State& state, DType dtype, size_t rows, size_t head_dim, int threads) {
+  const size_t heads = 32, kv_heads = 8, context_length = 2048;
   BenchContext context(threads);
   KvLayer cache;
   cache.dtype = dtype;
@@ -152,11 +151,14 @@ void RegisterAll() {
   }
   for (const DType dtype : {DType::kF32, DType::kF16}) {
     for (const size_t rows : {1, 512}) {
-      const std::string name = std::string("Attention/") + (dtype == DType::kF16 ? "f16" : "f32") +
-                               "/rows:" + std::to_string(rows) + "/context:2048";
-      benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& s) {
-        BM_Attention(s, dtype, rows, 2048, threads);
-      })->UseRealTime();
+      for (const size_t head_dim : {64, 128}) {
+        const std::string name =
+            std::string("Attention/") + (dtype == DType::kF16 ? "f16" : "f32") +
+            "/rows:" + std::to_string(rows) + "/context:2048/dim:" + std::to_string(head_dim);
+        benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& s) {
+          BM_Attention(s, dtype, rows, head_dim, threads);
+        })->UseRealTime();
+      }
     }
   }
 }

@@ -129,8 +129,10 @@ void FastAttention(const ExecContext& ctx, const AttentionCall& call,
   Share* share = shares;
   for (const SequenceRows& s : sequences) {
     for (size_t head = 0; head < call.cache.kv_heads; ++head) {
-      for (size_t row = 0; row < s.rows; row += rows_max) {
-        *share++ = {&s, row, std::min(rows_max, s.rows - row), head};
+      // The last rows see the most keys: first, so that no thread starts on them at the end.
+      for (size_t end = s.rows; end > 0; end -= std::min(rows_max, end)) {
+        const size_t rows = std::min(rows_max, end);
+        *share++ = {&s, end - rows, rows, head};
       }
     }
   }

@@ -102,6 +102,35 @@ TEST(AttentionTest, LevelsThreadsAndChunksGiveTheBitsOfTheReference) {
   }
 }
 
+// Scores that overflow, that all but vanish beside others, that are subnormal, infinite, NaN.
+TEST(AttentionTest, ExtremeScoresGiveTheBitsOfTheReference) {
+  const size_t positions = 150;
+  const float values[] = {0.0f, -0.0f, 1e-40f, -1e-20f, 1.0f, -3.0f, 9.0f, -40.0f, 1e19f, -1e25f};
+  for (const Shape& s : kShapes) {
+    SCOPED_TRACE(::testing::Message() << s.heads << "/" << s.kv_heads << " dim " << s.head_dim);
+    // One kind a row: few rows are huge, so that not every result ends in NaN.
+    const auto rows = [&](size_t cols, uint32_t seed) {
+      std::mt19937 rng(seed);
+      std::vector<float> x = Normal(positions * cols, seed);
+      for (size_t r = 0; r < positions; ++r) {
+        const float value = values[rng() % (r % 8 == 7 && r > 64 ? 10 : 8)];
+        for (size_t i = 0; i < cols; i += 1 + rng() % 3) x[r * cols + i] = value;
+      }
+      return x;
+    };
+    const std::vector<float> q = rows(s.heads * s.head_dim, 1),
+                             k = rows(s.kv_heads * s.head_dim, 2),
+                             v = rows(s.kv_heads * s.head_dim, 3);
+    TestContext scalar(CpuLevel::kScalar, 1);
+    const std::vector<float> expected = RunAttention(scalar.ctx, s, positions, q, k, v, 1);
+    for (const CpuLevel level : AvailableLevels()) {
+      TestContext context(level, 1);
+      const std::vector<float> got = RunAttention(context.ctx, s, 64, q, k, v, 5);
+      EXPECT_EQ(FirstDifference(got, expected), got.size()) << CpuLevelName(level);
+    }
+  }
+}
+
 TEST(AttentionTest, MatchesSoftmaxInDoublePrecision) {
   const size_t positions = 150;
   for (const Shape& s : kShapes) {

@@ -97,41 +97,70 @@ TEST(MatMulTest, ScalarDoesNotDependOnTheBatchEither) {
   }
 }
 
+// Rows of nothing but 127, of -127, of both in turn, of zeros, of subnormals, and of groups of
+// each.
+std::vector<float> ExtremeRows(size_t rows, size_t k) {
+  std::vector<float> x(rows * k);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t row = i / k, column = i % k;
+    const size_t what = row % 6 < 5 ? row % 6 : (column / 32 + row) % 5;
+    const float turn = column % 2 == 0 ? 1.0f : -1.0f;
+    x[i] = what == 0 ? 1.0f : what == 1 ? -1.0f : what == 2 ? turn : what == 3 ? 0.0f : 1e-40f;
+  }
+  return x;
+}
+
+// Largest sums: a fourth of the outputs has every code at one of its ends or near.
+void PackExtremes(const WeightFormat& format, size_t n, size_t k, uint8_t* packed) {
+  const size_t row_bytes = GgufRowBytes(format, k);
+  if (row_bytes == 0) {
+    std::vector<float> source(n * k, 1.0f);
+    for (size_t i = 0; i < n * k / 2; ++i) source[i] = -1.0f;
+    // A group of zeros, whose scale is 0, and one whose scale is subnormal.
+    for (size_t i = 0; i < 32; ++i) source[i] = 0.0f;
+    for (size_t i = k; i < k + 32; ++i) source[i] = 1e-5f;
+    ASSERT_TRUE(PackFloatWeights(format, {source.data(), n, k}, packed).ok());
+    return;
+  }
+  std::vector<uint8_t> blocks(n * row_bytes);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const size_t row = i / row_bytes;
+    blocks[i] = row % 4 == 0 ? 0x00 : row % 4 == 1 ? 0x80 : row % 4 == 2 ? 0x7f : 0xff;
+    // Keeps f16 fields finite: no exponent of all ones.
+    if (row % 4 >= 2 && format.bits != 8) blocks[i] = row % 4 == 2 ? 0x3b : 0xbb;
+  }
+  if (format.bits == 8) {
+    const uint16_t one = 0x3c00;
+    for (size_t b = 0; b < blocks.size(); b += 34) std::memcpy(&blocks[b], &one, 2);
+  }
+  ASSERT_TRUE(PackGgufBlocks(format, n, k, blocks.data(), packed).ok());
+}
+
 TEST(MatMulTest, ExtremeCodesTimesExtremeActivationsStayExact) {
-  // Largest sums: every weight code at its end, every activation at ±127.
   for (const std::string& name : kIntFormats) {
     const WeightFormat format = *WeightFormatFromName(name);
-    const size_t k = 256, n = 16;
+    // K that is no multiple of the group where the format allows it.
+    const size_t k = GgufRowBytes(format, 256) == 0 ? 237 : 256, n = 10 * 16, rows = 33;
     test::AlignedBytes packed(PackedBytes(format, n, k));
-    const size_t row_bytes = GgufRowBytes(format, k);
-    if (row_bytes == 0) {
-      std::vector<float> source(n * k, 1.0f);
-      for (size_t i = 0; i < n * k / 2; ++i) source[i] = -1.0f;
-      ASSERT_TRUE(PackFloatWeights(format, {source.data(), n, k}, packed.data()).ok());
-    } else {
-      std::vector<uint8_t> blocks(n * row_bytes);
-      for (size_t i = 0; i < blocks.size(); ++i) {
-        const size_t row = i / row_bytes;
-        blocks[i] = row % 4 == 0 ? 0x00 : row % 4 == 1 ? 0x80 : row % 4 == 2 ? 0x7f : 0xff;
-        // Keeps f16 fields finite: no exponent of all ones.
-        if (row % 4 >= 2 && format.bits != 8) blocks[i] = row % 4 == 2 ? 0x3b : 0xbb;
-      }
-      if (format.bits == 8) {
-        const uint16_t one = 0x3c00;
-        for (size_t b = 0; b < blocks.size(); b += 34) std::memcpy(&blocks[b], &one, 2);
-      }
-      ASSERT_TRUE(PackGgufBlocks(format, n, k, blocks.data(), packed.data()).ok());
-    }
+    ASSERT_NO_FATAL_FAILURE(PackExtremes(format, n, k, packed.data()));
     const PackedWeights w{format, n, k, packed.data(), Device{}};
-    std::vector<float> x(3 * k, 1.0f);
-    for (size_t i = 0; i < k; ++i) x[k + i] = -1.0f;
-    for (size_t i = 0; i < k; ++i) x[2 * k + i] = i % 2 == 0 ? 1.0f : -1.0f;
+    const std::vector<float> x = ExtremeRows(rows, k);
     TestContext scalar(CpuLevel::kScalar, 1);
-    const std::vector<float> expected = RunMatMul(scalar.ctx, w, x, 3);
+    const std::vector<float> expected = RunMatMul(scalar.ctx, w, x, rows);
     for (const CpuLevel level : AvailableLevels()) {
       TestContext context(level, 1);
-      EXPECT_EQ(FirstDifference(RunMatMul(context.ctx, w, x, 3), expected), expected.size())
-          << name << " " << CpuLevelName(level);
+      for (const size_t count : {1u, 2u, 3u, 4u, 33u}) {
+        // Every row comes first once, so that one row alone sees each kind.
+        for (size_t first = 0; first < 6 && first + count <= rows; ++first) {
+          const auto begin = [&](const std::vector<float>& v, size_t columns) {
+            return v.begin() + static_cast<ptrdiff_t>(first * columns);
+          };
+          const std::vector<float> some(begin(x, k), begin(x, k) + count * k);
+          const std::vector<float> want(begin(expected, n), begin(expected, n) + count * n);
+          EXPECT_EQ(FirstDifference(RunMatMul(context.ctx, w, some, count), want), want.size())
+              << name << " " << CpuLevelName(level) << " rows " << count << " from " << first;
+        }
+      }
     }
   }
 }

@@ -11,14 +11,20 @@ namespace octet::OCTET_LEVEL {
 inline constexpr size_t kKeys = 64;
 inline constexpr int kQueriesMax = 6;
 
-// State of the queries of a task. `output` is [queries][dim].
+// State of the queries of a task. `output` is [queries][dim]; max and sum have room for a Vec past
+// the last query.
 struct Attending {
   size_t dim;
   float* max;
   float* sum;
   float* output;
-  float* block_output;  // [kQueriesMax][dim]
-  float* scores;        // [kQueriesMax][64]
+  float* scores;  // [kQueriesMax][64]
+};
+
+// Keys of a block that a query sees, as [begin, end); begin >= end: none.
+struct KeyRange {
+  size_t begin;
+  size_t end;
 };
 
 template <bool kHalf>
@@ -58,41 +64,75 @@ inline void ScoreChunks(const uint8_t* keys, size_t chunk, size_t dim, const flo
 }
 
 // Turns scores of keys [begin, end) into exp(score - max), zero elsewhere.
-inline void BlockSoftmax(float* scores, size_t begin, size_t end, float* max, float* sum) {
+inline void BlockSoftmax(float* scores, KeyRange keys, float* max, float* sum) {
+  constexpr int kVecs = kKeys / 16;
   const Vec lowest = Set1(-__builtin_inff());
-  const auto from = [begin](size_t c) { return begin <= c ? 0 : begin - c < 16 ? begin - c : 16; };
-  const auto until = [end](size_t c) { return end <= c ? 0 : end - c < 16 ? end - c : 16; };
+  const bool all = keys.begin == 0 && keys.end == kKeys;
+  const auto keep = [&](Vec v, size_t first, Vec fill) {
+    const auto within = [first](size_t key) {
+      return key <= first ? size_t{0} : key - first < 16 ? key - first : size_t{16};
+    };
+    return KeepLanes(v, within(keys.begin), within(keys.end), fill);
+  };
+  Vec v[kVecs];
   Vec top = lowest;
-  for (size_t c = 0; c < kKeys; c += 16) {
-    top = Max(KeepLanes(Load(scores + c), from(c), until(c), lowest), top);
+  for (int c = 0; c < kVecs; ++c) {
+    v[c] = Load(scores + 16 * c);
+    if (!all) v[c] = keep(v[c], static_cast<size_t>(16 * c), lowest);
+    top = Max(v[c], top);
   }
-  *max = MaxLanes(top);
+  *max = MaxOfLanes(top);
   const Vec m = Set1(*max);
-  Vec e[4];
-  for (size_t c = 0; c < 4; ++c) {
-    e[c] = Exp(Sub(Load(scores + 16 * c), m));
-    e[c] = KeepLanes(e[c], from(16 * c), until(16 * c), Zero());
-    Store(scores + 16 * c, e[c]);
+  for (int c = 0; c < kVecs; ++c) {
+    v[c] = ExpOfNegative(Sub(v[c], m));
+    if (!all) v[c] = keep(v[c], static_cast<size_t>(16 * c), Zero());
+    Store(scores + 16 * c, v[c]);
   }
-  *sum = SumLanes(Add(e[0], e[2]), Add(e[1], e[3]));
+  *sum = SumLanes(Add(v[0], v[2]), Add(v[1], v[3]));
 }
 
-// Dimensions [16 chunk, ...) of the sum over keys [begin, end) of score times value.
-template <bool kHalf, int kQueries, int kChunks>
-inline void ValueChunks(const uint8_t* values, size_t chunk, size_t dim, size_t begin, size_t end,
-                        const float* scores, float* output) {
-  const size_t first = 16 * chunk;
-  const size_t left = dim - first;
-  const size_t count = left < 16 ? left : 16;  // of a lone chunk, else 16
+// How the sums of a block join those so far: so_far * old + block * own, or the block alone.
+struct Merge {
+  bool first;
+  alignas(64) float old[16];
+  alignas(64) float own[16];
+};
+
+// Updates max and sum of queries [query, query + kQueries) by a block's.
+template <int kQueries>
+inline void MergeSums(const Attending& s, size_t query, const float* max, const float* sum,
+                      Merge* merge) {
+  const Vec m = Load(max);
+  if (merge->first) {
+    StorePrefix(s.max + query, kQueries, m);
+    StorePrefix(s.sum + query, kQueries, Load(sum));
+    return;
+  }
+  const Vec before = Load(s.max + query);
+  const Vec top = Max(m, before);
+  const Vec a = ExpOfNegative(Sub(before, top));
+  const Vec b = ExpOfNegative(Sub(m, top));
+  Store(merge->old, a);
+  Store(merge->own, b);
+  StorePrefix(s.max + query, kQueries, top);
+  StorePrefix(s.sum + query, kQueries, Fma(Load(sum), b, Mul(Load(s.sum + query), a)));
+}
+
+// Merges dimensions [first, ...) of the sum over keys of score times value into `output`. `count`:
+// dimensions of the only chunk where !kFull.
+template <bool kHalf, int kQueries, int kChunks, bool kFull>
+inline void ValueChunks(const uint8_t* values, size_t first, size_t count, size_t dim,
+                        KeyRange keys, const float* scores, const Merge& merge, float* output) {
+  static_assert(kFull || kChunks == 1);
+  const size_t n = kFull ? 16 : count;
   Vec acc[kQueries][kChunks];
   for (int i = 0; i < kQueries; ++i) {
     for (int c = 0; c < kChunks; ++c) acc[i][c] = Zero();
   }
-  for (size_t j = begin; j < end; ++j) {
+  for (size_t j = keys.begin; j < keys.end; ++j) {
     Vec v[kChunks];
-    for (int c = 0; c < kChunks; ++c) {
-      v[c] = LoadElements<kHalf>(values, j * dim + first + 16 * c, kChunks == 1 ? count : 16);
-    }
+    for (int c = 0; c < kChunks; ++c)
+      v[c] = LoadElements<kHalf>(values, j * dim + first + 16 * c, n);
     for (int i = 0; i < kQueries; ++i) {
       const Vec p = Set1(scores[i * kKeys + j]);
       for (int c = 0; c < kChunks; ++c) acc[i][c] = Fma(p, v[c], acc[i][c]);
@@ -100,60 +140,48 @@ inline void ValueChunks(const uint8_t* values, size_t chunk, size_t dim, size_t 
   }
   for (int i = 0; i < kQueries; ++i) {
     for (int c = 0; c < kChunks; ++c) {
-      StoreUpTo(output + i * dim + first + 16 * c, kChunks == 1 ? count : 16, acc[i][c]);
+      float* out = output + i * dim + first + 16 * c;
+      if (!merge.first) {
+        acc[i][c] = Fma(acc[i][c], Set1(merge.own[i]), Mul(LoadUpTo(out, n), Set1(merge.old[i])));
+      }
+      StoreUpTo(out, n, acc[i][c]);
     }
   }
 }
 
-// Appends a block's (max, sum, output) to the state of query i.
-inline void MergeBlock(const Attending& s, size_t i, bool first, float max, float sum,
-                       const float* block) {
-  float* output = s.output + i * s.dim;
-  if (first) {
-    s.max[i] = max;
-    s.sum[i] = sum;
-    ForVectors(s.dim,
-               [&](size_t d, size_t n) { StoreUpTo(output + d, n, LoadUpTo(block + d, n)); });
-    return;
-  }
-  const float top = max > s.max[i] ? max : s.max[i];
-  const Vec a = Set1(First(Exp(Set1(s.max[i] - top))));
-  const Vec b = Set1(First(Exp(Set1(max - top))));
-  s.max[i] = top;
-  s.sum[i] = First(Fma(Set1(sum), b, Mul(Set1(s.sum[i]), a)));
-  ForVectors(s.dim, [&](size_t d, size_t n) {
-    StoreUpTo(output + d, n, Fma(LoadUpTo(block + d, n), b, Mul(LoadUpTo(output + d, n), a)));
-  });
-}
-
-// Queries [query, query + kQueries) over keys [begin, end) of one block.
+// Queries [query, query + kQueries), which see the same keys of one block.
 template <bool kHalf, int kQueries>
-void AttendBlock(const Attending& s, const uint8_t* keys, const uint8_t* values, size_t begin,
-                 size_t end, bool first, const float* const* q, size_t query) {
+void AttendBlock(const Attending& s, const uint8_t* keys, const uint8_t* values, KeyRange range,
+                 bool first, const float* const* q, size_t query) {
   constexpr int kChunks = AttentionColumnsFor(kQueries);
   const Vec scale = Set1(1.0f / __builtin_sqrtf(static_cast<float>(s.dim)));
-  const size_t chunk_begin = begin / (16 * kChunks) * kChunks;
-  for (size_t c = chunk_begin; 16 * c < end; c += kChunks) {
+  for (size_t c = range.begin / (16 * kChunks) * kChunks; 16 * c < range.end; c += kChunks) {
     ScoreChunks<kHalf, kQueries, kChunks>(keys, c, s.dim, q, scale, s.scores);
   }
-  float max[kQueries], sum[kQueries];
+  alignas(64) float max[16] = {}, sum[16] = {};
   for (int i = 0; i < kQueries; ++i) {
-    BlockSoftmax(s.scores + i * kKeys, begin, end, &max[i], &sum[i]);
+    BlockSoftmax(s.scores + i * kKeys, range, &max[i], &sum[i]);
   }
-  size_t c = 0;
-  for (; 16 * (c + kChunks) <= s.dim; c += kChunks) {
-    ValueChunks<kHalf, kQueries, kChunks>(values, c, s.dim, begin, end, s.scores, s.block_output);
+  Merge merge;
+  merge.first = first;
+  MergeSums<kQueries>(s, query, max, sum, &merge);
+  float* output = s.output + query * s.dim;
+  size_t d = 0;
+  for (; d + 16 * kChunks <= s.dim; d += 16 * kChunks) {
+    ValueChunks<kHalf, kQueries, kChunks, true>(values, d, 16, s.dim, range, s.scores, merge,
+                                                output);
   }
-  for (; 16 * c < s.dim; ++c) {
-    ValueChunks<kHalf, kQueries, 1>(values, c, s.dim, begin, end, s.scores, s.block_output);
+  for (; d + 16 <= s.dim; d += 16) {
+    ValueChunks<kHalf, kQueries, 1, true>(values, d, 16, s.dim, range, s.scores, merge, output);
   }
-  for (int i = 0; i < kQueries; ++i) {
-    MergeBlock(s, query + i, first, max[i], sum[i], s.block_output + i * s.dim);
+  if (d < s.dim) {
+    ValueChunks<kHalf, kQueries, 1, false>(values, d, s.dim - d, s.dim, range, s.scores, merge,
+                                           output);
   }
 }
 
-using AttendBlockFn = void (*)(const Attending&, const uint8_t*, const uint8_t*, size_t, size_t,
-                               bool, const float* const*, size_t);
+using AttendBlockFn = void (*)(const Attending&, const uint8_t*, const uint8_t*, KeyRange, bool,
+                               const float* const*, size_t);
 
 template <bool kHalf>
 inline AttendBlockFn AttendBlockFor(size_t queries) {
@@ -163,11 +191,7 @@ inline AttendBlockFn AttendBlockFor(size_t queries) {
   return kFunctions[queries - 1];
 }
 
-// Keys of block `block` that the query row at `position` sees, as [begin, end); begin >= end: none.
-struct KeyRange {
-  size_t begin;
-  size_t end;
-};
+// Keys of block `block` that the query row at `position` sees.
 inline KeyRange VisibleKeys(size_t position, size_t window, size_t block) {
   const size_t base = block * kKeys;
   const size_t end = position + 1;
@@ -182,14 +206,16 @@ inline void Attention(const AttentionTask& t) {
   Attending s;
   s.dim = dim;
   s.max = t.scratch;
-  s.sum = s.max + kAttentionQueries;
-  s.output = s.sum + kAttentionQueries;
-  s.block_output = s.output + kAttentionQueries * dim;
-  s.scores = s.block_output + kQueriesMax * dim;
+  s.sum = s.max + kAttentionQueries + 16;
+  s.scores = s.sum + kAttentionQueries + 16;
+  s.output = s.scores + kQueriesMax * kKeys;
+  float* packed = s.output + kAttentionQueries * dim;
   const float* q[kAttentionQueries];
   bool started[kAttentionQueries] = {};
   for (size_t i = 0; i < queries; ++i) {
-    q[i] = t.q + i / t.group * t.q_stride + i % t.group * dim;
+    // Rows of a batch lie far apart, and crowd a few sets of the cache.
+    __builtin_memcpy(packed + i * dim, t.q + i / t.group * t.q_stride + i % t.group * dim, 4 * dim);
+    q[i] = packed + i * dim;
   }
   const size_t element = t.half ? 2 : 4;
   const size_t head_bytes = kKeys * dim * element;
@@ -209,7 +235,7 @@ inline void Attention(const AttentionTask& t) {
       }
       if (range.begin < range.end) {
         const AttendBlockFn fn = t.half ? AttendBlockFor<true>(n) : AttendBlockFor<false>(n);
-        fn(s, keys, values, range.begin, range.end, !started[i], q + i, i);
+        fn(s, keys, values, range, !started[i], q + i, i);
         for (size_t j = i; j < i + n; ++j) started[j] = true;
       }
       i += n;

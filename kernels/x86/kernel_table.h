@@ -103,7 +103,7 @@ struct AttentionTask {
 
 inline constexpr size_t kAttentionQueries = 48;
 inline constexpr size_t AttentionScratchFloats(size_t head_dim) {
-  return kAttentionQueries * (head_dim + 16) * 2 + kAttentionQueries * 64;
+  return 2 * (kAttentionQueries + 16) + 6 * 64 + 2 * kAttentionQueries * head_dim;
 }
 
 struct KernelTable {

@@ -23,8 +23,15 @@ inline void StoreUpTo(float* p, size_t n, Vec v) {
   }
 }
 
-inline Vec Exp(Vec x) {
-  const Vec magic = Set1(12582912.0f);
+// exp(x) = p * 2^e, e in the low bits of `shifted`.
+struct ExpParts {
+  Vec p, shifted;
+};
+inline constexpr float kExpMagic = 12582912.0f;
+inline constexpr float kExpLowest = -0x1.5d589ep+6f;  // below it the result is 0
+
+[[gnu::always_inline]] inline ExpParts SplitExp(Vec x) {
+  const Vec magic = Set1(kExpMagic);
   const Vec shifted = Fma(x, Set1(0x1.715476p+0f), magic);
   const Vec n = Sub(shifted, magic);
   Vec r = Fma(n, Set1(-0x1.62e400p-1f), x);
@@ -36,34 +43,24 @@ inline Vec Exp(Vec x) {
   p = Fma(p, r, Set1(0.5f));
   p = Fma(p, r, Set1(1.0f));
   p = Fma(p, r, Set1(1.0f));
-  p = ScaleByPower(p, shifted, magic);
-  p = IfGreater(x, Set1(0x1.62e42ep+6f), Set1(__builtin_inff()), p);
-  return IfLess(x, Set1(-0x1.5d589ep+6f), Zero(), p);
+  return {p, shifted};
 }
 
-inline float First(Vec v) {
-  alignas(64) float lanes[16];
-  Store(lanes, v);
-  return lanes[0];
+[[gnu::always_inline]] inline Vec Exp(Vec x) {
+  const ExpParts e = SplitExp(x);
+  Vec p = ScaleByPower(e.p, e.shifted, Set1(kExpMagic));
+  p = IfGreater(x, Set1(0x1.62e42ep+6f), Set1(__builtin_inff()), p);
+  return IfLess(x, Set1(kExpLowest), Zero(), p);
+}
+
+// The same where x > 0 is impossible: 2^e and the result are normal, so one factor will do.
+[[gnu::always_inline]] inline Vec ExpOfNegative(Vec x) {
+  const ExpParts e = SplitExp(x);
+  return IfLess(x, Set1(kExpLowest), Zero(), ScaleByNegativePower(e.p, e.shifted));
 }
 
 // The fixed tree over 32 lanes, `low` holding lanes 0..15.
-inline float SumLanes(Vec low, Vec high) {
-  alignas(64) float lanes[16];
-  Store(lanes, Add(low, high));
-  for (size_t width = 8; width >= 1; width /= 2) {
-    for (size_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
-}
-
-inline float MaxLanes(Vec v) {
-  alignas(64) float lanes[16];
-  Store(lanes, v);
-  float max = lanes[0];
-  for (size_t i = 1; i < 16; ++i) max = lanes[i] > max ? lanes[i] : max;
-  return max;
-}
+inline float SumLanes(Vec low, Vec high) { return SumOf(Add(low, high)); }
 
 inline float MaxOf(const float* x, size_t n) {
   const Vec lowest = Set1(-__builtin_inff());
@@ -73,7 +70,7 @@ inline float MaxOf(const float* x, size_t n) {
     if (count < 16) v = KeepLanes(v, 0, count, lowest);
     max = Max(v, max);
   });
-  return MaxLanes(max);
+  return MaxOfLanes(max);
 }
 
 inline float SumExp(const float* x, size_t n, float max) {

@@ -103,6 +103,28 @@ inline __m256 ScaleHalf(__m256 p, __m256 shifted, __m256 magic) {
 inline Vec ScaleByPower(Vec p, Vec shifted, Vec magic) {
   return {ScaleHalf(p.a, shifted.a, magic.a), ScaleHalf(p.b, shifted.b, magic.b)};
 }
+// p * 2^e with -126 <= e <= 0 in the low bits of `shifted`, the others being those of a power of 2.
+inline __m256 ScaleHalfOnce(__m256 p, __m256 shifted) {
+  const __m256i e = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+  return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_add_epi32(e, _mm256_set1_epi32(127 << 23))));
+}
+inline Vec ScaleByNegativePower(Vec p, Vec shifted) {
+  return {ScaleHalfOnce(p.a, shifted.a), ScaleHalfOnce(p.b, shifted.b)};
+}
+// The lanes in a tree: i + (i + 8), then 4, 2, 1.
+inline float SumOf(Vec v) {
+  const __m256 eight = _mm256_add_ps(v.a, v.b);
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+// The greatest lane, none of which is NaN.
+inline float MaxOfLanes(Vec v) {
+  const __m256 eight = _mm256_max_ps(v.a, v.b);
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
 // Bits of |v| as integers, and the greater of each pair.
 using IntVec = __m256i;
 inline IntVec ZeroInt() { return _mm256_setzero_si256(); }

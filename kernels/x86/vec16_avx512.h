@@ -71,6 +71,25 @@ inline Vec ScaleByPower(Vec p, Vec shifted, Vec magic) {
   const __m512i b = _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(e, half), bias), 23);
   return Mul(Mul(p, _mm512_castsi512_ps(a)), _mm512_castsi512_ps(b));
 }
+// p * 2^e with -126 <= e <= 0 in the low bits of `shifted`, the others being those of a power of 2.
+inline Vec ScaleByNegativePower(Vec p, Vec shifted) {
+  const __m512i e = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+  return Mul(p, _mm512_castsi512_ps(_mm512_add_epi32(e, _mm512_set1_epi32(127 << 23))));
+}
+// The lanes in a tree: i + (i + 8), then 4, 2, 1.
+inline float SumOf(Vec v) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+// The greatest lane, none of which is NaN.
+inline float MaxOfLanes(Vec v) {
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
 // Bits of |v| as integers, and the greater of each pair.
 using IntVec = __m512i;
 inline IntVec ZeroInt() { return _mm512_setzero_si512(); }

@@ -140,7 +140,9 @@ absl::Status ShmRouter::Admit(Call& call) {
 
 void ShmRouter::OnComputed(Call* call) {
   MutexLock lock(mu_);
-  Answer(*call, call->job.status);
+  // An abandoned job has groups that were skipped: its status says nothing about them.
+  Answer(*call,
+         call->job.abandoned ? absl::UnavailableError("the worker stops") : call->job.status);
   call->job.groups.clear();  // lets go of the weights
   const auto it = std::find_if(running_.begin(), running_.end(),
                                [&](const std::unique_ptr<Call>& c) { return c.get() == call; });

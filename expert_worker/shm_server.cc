@@ -203,7 +203,10 @@ ShmServer::~ShmServer() {
   eventfd_write(impl_->stop.get(), 1);
   impl_->thread.join();
   impl_->loop->SetSource(nullptr);
-  for (const std::shared_ptr<Served>& served : impl_->serving) served->router->Abandon();
+  for (const std::shared_ptr<Served>& served : impl_->serving) {
+    served->router->Abandon();
+    shutdown(served->control.get(), SHUT_RDWR);
+  }
   for (const std::shared_ptr<Served>& served : impl_->serving) served->router->WaitIdle();
 }
 

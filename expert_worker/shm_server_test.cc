@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <string>
 #include <thread>
 #include <vector>
@@ -96,6 +97,9 @@ class ShmServerTest : public ::testing::Test {
     EXPECT_TRUE(store->Activate(Epoch(1)).ok());
     TestWorkerOptions options;
     options.shm_directory = directory_;
+    options.before_compute = [this] {
+      if (before_compute_) before_compute_();
+    };
     worker_ = std::make_unique<TestWorker>(std::move(store), options);
     router_ = std::make_unique<RawRouter>(socket());
   }
@@ -144,6 +148,7 @@ class ShmServerTest : public ::testing::Test {
 
   TestModelShape shape_;
   std::string directory_;
+  std::function<void()> before_compute_;  // set while nothing is computed
   std::unique_ptr<TestWorker> worker_;
   std::unique_ptr<RawRouter> router_;
 };
@@ -308,6 +313,22 @@ TEST_F(ShmServerTest, ADrainingWorkerRefuses) {
   EXPECT_TRUE(worker_->loop().Drain(SystemClock().Now() + Duration::Millis(20'000)));
   const ShmReply reply = router_->Ask(MakeRequest(*router_));
   EXPECT_EQ(reply.error, static_cast<uint32_t>(octet::v1::DISPATCH_DRAINING));
+}
+
+TEST_F(ShmServerTest, AWorkerThatStopsNeverAnswersWithWhatItDidNotCompute) {
+  // Held at the first of the dispatch's two experts until the worker has cut the router off.
+  std::promise<void> cut_off;
+  before_compute_ = [gone = cut_off.get_future().share()] { gone.wait(); };
+  const ShmRequest request = MakeRequest(*router_);
+  router_->Publish(request);
+  while (worker_->loop().queued() == 0) std::this_thread::yield();
+  std::thread stop([&] { worker_.reset(); });
+  EXPECT_TRUE(router_->CutOff());
+  cut_off.set_value();
+  const ShmReply reply = router_->TakeReply();
+  stop.join();
+  EXPECT_EQ(reply.key.attempt, 7u);
+  EXPECT_EQ(reply.error, static_cast<uint32_t>(octet::v1::DISPATCH_DRAINING)) << reply.message;
 }
 
 TEST_F(ShmServerTest, ADirectoryOfOthersIsRefused) {

@@ -3,6 +3,7 @@
 #ifndef OCTET_EXPERT_WORKER_TEST_WORKER_H_
 #define OCTET_EXPERT_WORKER_TEST_WORKER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -23,7 +24,8 @@ namespace octet {
 
 struct TestWorkerOptions {
   std::string listen = "127.0.0.1:0";
-  std::string shm_directory;  // of its socket, named by the gRPC address; empty: none
+  std::string shm_directory;             // of its socket, named by the gRPC address; empty: none
+  std::function<void()> before_compute;  // on the compute thread, before each kernel call
   int threads = 1;
   CpuLevel level = DetectCpuLevel();
 };
@@ -37,8 +39,10 @@ class TestWorker {
         executor_(options.threads, options.level),
         doorbell_(SharedMemory::Create("test-worker", kDoorbellPageBytes).value()),
         loop_(
-            [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
-                   absl::Span<const uint32_t> rows, TensorF32 out) {
+            [this, before = options.before_compute](
+                const MappedExpert& expert, LayerId layer, const ExpertInput& input,
+                absl::Span<const uint32_t> rows, TensorF32 out) {
+              if (before) before();
               return RunExpert(executor_.context(), expert, layer, input, rows, out);
             },
             &clock_, &load_, reinterpret_cast<DoorbellWords*>(doorbell_.data())),

@@ -110,6 +110,7 @@ struct DispatchHandle::Impl {
   AttemptTracker tracker;
   std::deque<Sent> sent;  // index is the tracker's attempt
   std::vector<const float*> replies;
+  std::shared_ptr<const View> checked;  // nothing in flight was displaced in it
   absl::Status last_error;
   bool waiting = false;  // counted as waiting without a replica
   bool hedged = false;
@@ -137,6 +138,8 @@ struct TokenDispatcher::Impl {
                                       const std::vector<uint32_t>& indices) const;
   void SendWaiting(DispatchHandle::Impl& h);
   void SendShare(DispatchHandle::Impl& h, WorkerShare share, uint32_t hedge_of);
+  // What is with workers that the newest placement no longer has is not waited for.
+  void FailDisplaced(DispatchHandle::Impl& h);
   void HedgeLate(DispatchHandle::Impl& h);
   void Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now);
   void DrainReplies();
@@ -273,6 +276,20 @@ void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share
   sent.link->Send(dispatch, [box = mailbox, serial = sent.key.attempt](ExpertReply reply) {
     box->Push(serial, std::move(reply));
   });
+}
+
+void TokenDispatcher::Impl::FailDisplaced(DispatchHandle::Impl& h) {
+  view = CurrentView();
+  if (h.checked == view) return;
+  h.checked = view;
+  const MonotonicTime now = clock->Now();
+  for (const uint32_t attempt : h.tracker.Live()) {
+    const Sent& sent = h.sent[attempt];
+    const auto it = view->links.find(sent.share.worker);
+    if (it != view->links.end() && it->second == sent.link) continue;
+    if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
+    OnFailure(h, attempt, absl::UnavailableError("it is no longer in the placement"), now);
+  }
 }
 
 void TokenDispatcher::Impl::HedgeLate(DispatchHandle::Impl& h) {
@@ -503,6 +520,7 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
     if (h.tracker.done()) break;
     if (impl_->stopped()) return absl::CancelledError("the dispatcher was stopped");
     for (DispatchHandle::Impl* each : impl_->handles) {
+      impl_->FailDisplaced(*each);
       impl_->SendWaiting(*each);
       impl_->HedgeLate(*each);
     }

@@ -214,6 +214,36 @@ TEST_F(TokenDispatcherTest, AHungWorkerWithoutAReplicaIsWaitedForUntilAPlacement
   EXPECT_LT(world_.clock.Now(), MonotonicTime{} + Duration::Millis(3'500));
 }
 
+TEST_F(TokenDispatcherTest, AHungWorkerThatLeavesThePlacementIsNotWaitedFor) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
+  FakeWorld::Behaviour hang;
+  hang.hang = true;
+  Misbehave(WorkerId(2), hang, 1000);
+  world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
+    dispatcher_->SetPlacement(FakePlacement(2, 1, {{1}, {1}, {1}}));
+  });
+  EXPECT_TRUE(Run().ok());
+  EXPECT_EQ(world_.clock.Now(), MonotonicTime{} + Duration::Millis(11));  // late would be at 100
+  EXPECT_EQ(world_.cancelled, 1);
+  EXPECT_EQ(dispatcher_->stats().redispatches, 1u);
+  EXPECT_EQ(dispatcher_->stats().hedges, 0u);
+}
+
+TEST_F(TokenDispatcherTest, AHungWorkerThatComesBackElsewhereIsAskedAgain) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
+  FakeWorld::Behaviour hang;
+  hang.hang = true;
+  Misbehave(WorkerId(2), hang, 1);
+  world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
+    const auto moved = FakePlacement(2, 2, {{1}, {2}, {1}});
+    moved->workers[1].address = "elsewhere";
+    dispatcher_->SetPlacement(moved);
+  });
+  EXPECT_TRUE(Run().ok());
+  EXPECT_LT(world_.clock.Now(), MonotonicTime{} + Duration::Millis(100));
+  EXPECT_EQ(world_.sent[WorkerId(2)], 2);
+}
+
 TEST_F(TokenDispatcherTest, TheLateReplyOfAHedgedWorkerMayStillWin) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));
   world_.behave = [](WorkerId w, const ExpertDispatch& d) {

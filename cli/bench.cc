@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -187,17 +188,15 @@ absl::Status RunDecode(Backend* backend, BenchPlan plan, const CancelToken& canc
   plan.arrivals.assign(plan.requests, Duration{});
   const BenchOutcome outcome = RunLoad(backend, plan, cancel, pacer);
   if (outcome.failed > 0) return outcome.first_failure;
-  MonotonicTime from{INT64_MIN};
-  MonotonicTime to = kNever;
-  for (const RequestTimes& r : outcome.times) {
-    from = std::max(from, r.tokens.front());
-    to = std::min(to, r.tokens.back());
+  if (outcome.times.size() < plan.requests) return absl::CancelledError("interrupted");
+  const std::optional<double> rate = SharedDecodeRate(outcome.times);
+  if (!rate.has_value()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "decode: at no time were all ", plan.concurrency, " sequences of ", plan.max_tokens,
+        " tokens decoded together, so there is no rate to report; ask for more --max-tokens, or "
+        "for a --concurrency that the engine runs at once (--running-max)"));
   }
-  double tokens = 0;
-  for (const RequestTimes& r : outcome.times) {
-    for (const MonotonicTime t : r.tokens) tokens += t > from && t <= to ? 1 : 0;
-  }
-  if (to > from) rates->decode.push_back(tokens / (to - from).seconds());
+  rates->decode.push_back(*rate);
   return absl::OkStatus();
 }
 
@@ -244,6 +243,11 @@ absl::Status RunEngine(Backend* backend, BenchPlan plan, bool json, const Cancel
 }
 
 absl::Status Run(const Settings& settings) {
+  const bool engine = settings.Bool("engine");
+  if (engine && settings.Int("max-tokens") < 2) {
+    return absl::InvalidArgumentError(
+        "max-tokens: 1; with --engine at least 2: decoding is what follows the first token");
+  }
   const SystemClock clock;
   const CancelToken cancel;
   Pacer pacer(&clock);
@@ -265,7 +269,7 @@ absl::Status Run(const Settings& settings) {
   plan.cache_salt = absl::StrCat("bench ", device(), " ", device());
   plan.arrivals = Arrivals(plan.requests, settings.Float("rate"), plan.seed);
   const bool json = settings.Bool("json");
-  if (settings.Bool("engine")) return RunEngine(backend.get(), plan, json, cancel, &pacer);
+  if (engine) return RunEngine(backend.get(), plan, json, cancel, &pacer);
   const BenchOutcome outcome = RunLoad(backend.get(), plan, cancel, &pacer);
   if (outcome.times.empty() && outcome.failed > 0) return outcome.first_failure;
   const BenchReport report = MakeReport(outcome.times, outcome.failed, outcome.elapsed);

@@ -26,6 +26,23 @@ Summary Summarize(std::vector<double> values) {
           values[rank - 1]};
 }
 
+std::optional<double> SharedDecodeRate(const std::vector<RequestTimes>& requests) {
+  if (requests.empty()) return std::nullopt;
+  MonotonicTime from{INT64_MIN};
+  MonotonicTime to = kNever;
+  for (const RequestTimes& r : requests) {
+    if (r.tokens.empty()) return std::nullopt;
+    from = std::max(from, r.tokens.front());
+    to = std::min(to, r.tokens.back());
+  }
+  if (to <= from) return std::nullopt;
+  double tokens = 0;
+  for (const RequestTimes& r : requests) {
+    for (const MonotonicTime t : r.tokens) tokens += t > from && t <= to ? 1 : 0;
+  }
+  return tokens / (to - from).seconds();
+}
+
 BenchReport MakeReport(const std::vector<RequestTimes>& requests, size_t failed, Duration elapsed) {
   BenchReport report;
   report.requests = requests.size();

@@ -2,6 +2,7 @@
 #ifndef OCTET_CLI_BENCH_STATS_H_
 #define OCTET_CLI_BENCH_STATS_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ struct Summary {
 // All zero for no values. The median of an even count is the lower one; p99 is the smallest value
 // with at least 99 % of the values not above it.
 Summary Summarize(std::vector<double> values);
+
+// Tokens a second of all requests together while each of them decodes: from the last first token to
+// the first last one. None where there is no such time.
+std::optional<double> SharedDecodeRate(const std::vector<RequestTimes>& requests);
 
 struct BenchReport {
   size_t requests = 0;

@@ -21,6 +21,28 @@ TEST(SummarizeTest, RanksAreExact) {
   EXPECT_EQ(s.p99, 198);
 }
 
+TEST(SharedDecodeRateTest, CountsWhileAllDecode) {
+  RequestTimes a{At(0), {At(100), At(110), At(120), At(130)}, At(131), 1};
+  RequestTimes b{At(0), {At(110), At(125), At(150)}, At(151), 1};
+  // From 110 to 130: a's at 120 and 130, b's at 125.
+  EXPECT_DOUBLE_EQ(SharedDecodeRate({a, b}).value(), 150);
+  EXPECT_DOUBLE_EQ(SharedDecodeRate({a}).value(), 100);
+}
+
+TEST(SharedDecodeRateTest, NoneWhereNothingWasMeasured) {
+  RequestTimes a{At(0), {At(100), At(110)}, At(111), 1};
+  RequestTimes later{At(0), {At(110), At(120)}, At(121), 1};
+  RequestTimes one{At(0), {At(100)}, At(100), 1};
+  RequestTimes at_once{At(0), {At(100), At(100)}, At(100), 1};
+  RequestTimes none{At(0), {}, At(100), 1};
+  EXPECT_EQ(SharedDecodeRate({}), std::nullopt);
+  EXPECT_EQ(SharedDecodeRate({one}), std::nullopt);
+  EXPECT_EQ(SharedDecodeRate({at_once}), std::nullopt);
+  EXPECT_EQ(SharedDecodeRate({none}), std::nullopt);
+  EXPECT_EQ(SharedDecodeRate({a, none}), std::nullopt);
+  EXPECT_EQ(SharedDecodeRate({a, later}), std::nullopt);
+}
+
 TEST(MakeReportTest, MeasuresFromWhenARequestWasDue) {
   RequestTimes a{At(0), {At(100), At(110), At(140)}, At(141), 10};
   RequestTimes b{At(50), {At(250)}, At(250), 6};

@@ -314,6 +314,30 @@ TEST_F(BinaryTest, BenchReportsEveryFigure) {
   EXPECT_GT(report["output_tokens_per_s"].get<double>(), 0);
 }
 
+TEST_F(BinaryTest, BenchRefusesADecodeRateThatNothingWasMeasuredFor) {
+  const auto bench = [&](const std::vector<std::string>& settings) {
+    std::vector<std::string> command = {
+        "bench", "--engine", "--model", Golden("mixtral-f32"), "--json", "--prompt-tokens", "8"};
+    command.insert(command.end(), settings.begin(), settings.end());
+    return Octet(command);
+  };
+  const ProcessResult one_token = bench({"--max-tokens", "1"});
+  EXPECT_EQ(one_token.exit_code, 2);
+  EXPECT_EQ(one_token.stdout_text, "");
+  EXPECT_THAT(LastLine(one_token.stderr_text),
+              AllOf(HasSubstr("max-tokens: 1"), HasSubstr("at least 2")));
+  // One after the other, never together.
+  const ProcessResult apart =
+      bench({"--max-tokens", "4", "--concurrency", "2", "--running-max", "1"});
+  EXPECT_NE(apart.exit_code, 0);
+  EXPECT_EQ(apart.stdout_text, "");
+  EXPECT_THAT(LastLine(apart.stderr_text),
+              AllOf(HasSubstr("2 sequences"), HasSubstr("--running-max")));
+  const ProcessResult good = bench({"--max-tokens", "4", "--concurrency", "1"});
+  ASSERT_EQ(good.exit_code, 0) << good.stderr_text;
+  EXPECT_GT(json::parse(good.stdout_text)["decode_tokens_per_s"].get<double>(), 0);
+}
+
 TEST_F(BinaryTest, PortInUseIsNamed) {
   ChildProcess first({OctetBinary(), "coordinator", "--listen", "127.0.0.1:0"});
   ASSERT_TRUE(first.WaitForOutput("listening on ", kTimeoutMs));

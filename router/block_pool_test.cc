@@ -38,10 +38,6 @@ std::vector<TokenId> Tokens(const std::vector<int>& kinds) {
   return tokens;
 }
 
-std::vector<BlockId> Ids(const PrefixMatch& match) {
-  return {match.blocks.begin(), match.blocks.end()};
-}
-
 // A sequence that takes what the cache has, computes the rest and stays.
 BlockTable Compute(BlockPool* pool, const std::vector<TokenId>& tokens,
                    const std::string& salt = "") {
@@ -220,7 +216,9 @@ void RunRandom(uint32_t seed, BlockPoolOptions options) {
       }
     }
     ASSERT_NO_FATAL_FAILURE(CheckAll(&pool, model, live)) << "seed " << seed << " step " << step;
-    if (step % 10 == 0) ASSERT_NO_FATAL_FAILURE(CheckCached(&pool, model)) << "seed " << seed;
+    if (step % 10 == 0) {
+      ASSERT_NO_FATAL_FAILURE(CheckCached(&pool, model)) << "seed " << seed;
+    }
   }
   for (Live& l : live) pool.Release(&l.table);
   EXPECT_EQ(pool.available(), pool.total());

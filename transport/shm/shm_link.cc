@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -217,6 +218,8 @@ absl::Status ShmLink::Impl::TrySend(const ExpertDispatch& dispatch, ReplyFn* don
     return absl::UnavailableError(absl::StrCat("not connected to ", options.socket));
   }
   Connection& c = *connection;
+  // Answers that nobody has taken yet are no reason to refuse.
+  if (c.pending.size() >= kLinkQueuedDispatchesMax) Drain();
   if (c.pending.size() >= kLinkQueuedDispatchesMax) {
     return absl::ResourceExhaustedError(
         absl::StrCat(c.pending.size(), " dispatches to ", options.socket, " are unanswered"));
@@ -226,7 +229,12 @@ absl::Status ShmLink::Impl::TrySend(const ExpertDispatch& dispatch, ReplyFn* don
   size_t indices = 0;
   for (const std::vector<uint32_t>& rows : share.local_rows) indices += rows.size();
   const ShmBlock layout = BlockOf(share.groups.size(), indices, share.rows.size(), format);
-  const auto offset = c.arena.Take(layout.bytes + ReplyBytes(indices, format));
+  const size_t bytes = layout.bytes + ReplyBytes(indices, format);
+  std::optional<uint64_t> offset = c.arena.Take(bytes);
+  if (!offset.has_value()) {
+    Drain();
+    offset = c.arena.Take(bytes);
+  }
   if (!offset.has_value()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the memory shared with ", options.socket, " is full"));

@@ -280,6 +280,32 @@ TEST(ShmLink, AFullArenaRefuses) {
   EXPECT_TRUE(absl::IsResourceExhausted(asker.Ask(*link, 2).status));
 }
 
+// With an arena that is full after one dispatch, and with room for all.
+TEST(ShmLink, AnswersThatNobodyHasTakenMakeRoom) {
+  for (const uint32_t in_flight : {1u, kLinkQueuedDispatchesMax}) {
+    std::atomic<uint32_t> answered{0};
+    RogueWorker worker([&](RogueWorker& w, const ShmRequest& r) {
+      AnswerWell(w, r);
+      ++answered;
+      return true;
+    });
+    if (in_flight == 1) {
+      worker.welcome.arena_bytes = 4 * kShmAlign;
+      worker.segment_bytes = SegmentBytes(4 * kShmAlign);
+    }
+    TestAsker asker;
+    const auto link = Connect(worker);
+    for (uint32_t i = 0; i < in_flight; ++i) asker.Send(*link, i);
+    while (answered < in_flight) std::this_thread::yield();
+    asker.Send(*link, in_flight);
+    for (uint32_t i = 0; i <= in_flight; ++i) {
+      const ExpertReply reply = asker.Wait(link.get());
+      EXPECT_EQ(reply.key.attempt, i);
+      EXPECT_TRUE(reply.status.ok()) << reply.status;
+    }
+  }
+}
+
 // ---- What only shared memory lets a peer do ----
 
 TEST(ShmLink, ACountOfRepliesThatCannotBeEndsTheConnection) {

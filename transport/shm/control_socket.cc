@@ -156,11 +156,12 @@ absl::Status SendControl(int socket, const void* message, size_t bytes,
 }
 
 absl::StatusOr<std::vector<OwnedFd>> ReceiveControl(int socket, void* message, size_t bytes,
-                                                    size_t count, Duration timeout) {
-  pollfd wait{socket, POLLIN, 0};
-  if (poll(&wait, 1, static_cast<int>(timeout.ns / 1'000'000)) <= 0) {
+                                                    size_t count, Duration timeout, int stop) {
+  pollfd wait[] = {{socket, POLLIN, 0}, {stop, POLLIN, 0}};
+  if (poll(wait, 2, static_cast<int>(timeout.ns / 1'000'000)) <= 0) {
     return absl::DeadlineExceededError("shared memory socket: the peer says nothing");
   }
+  if (wait[1].revents != 0) return absl::CancelledError("shared memory socket: no longer wanted");
   iovec part{message, bytes};
   msghdr header{};
   header.msg_iov = &part;

@@ -36,9 +36,10 @@ absl::StatusOr<OwnedFd> ConnectControl(const std::string& path);
 absl::Status SendControl(int socket, const void* message, size_t bytes,
                          const std::vector<int>& files);
 // Waits up to `timeout` for a message of exactly `bytes` bytes with `count` files. UNAVAILABLE
-// where the peer is gone, DEADLINE_EXCEEDED, INVALID_ARGUMENT for a message of another kind.
+// where the peer is gone, DEADLINE_EXCEEDED, INVALID_ARGUMENT for a message of another kind,
+// CANCELLED as soon as the file `stop` can be read (-1: none).
 absl::StatusOr<std::vector<OwnedFd>> ReceiveControl(int socket, void* message, size_t bytes,
-                                                    size_t count, Duration timeout);
+                                                    size_t count, Duration timeout, int stop = -1);
 
 }  // namespace octet
 

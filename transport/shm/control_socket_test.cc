@@ -74,6 +74,20 @@ TEST_F(ControlSocketTest, ASilentPeerIsWaitedForOnlySoLong) {
       ReceiveControl(mine.get(), &got, sizeof(got), 0, Duration::Millis(10)).status()));
 }
 
+TEST_F(ControlSocketTest, AWaitThatIsNoLongerWantedEnds) {
+  const OwnedFd listener = ListenControl(path()).value();
+  const OwnedFd mine = ConnectControl(path()).value();
+  int pipes[2];
+  ASSERT_EQ(pipe(pipes), 0);
+  const OwnedFd stop(pipes[0]);
+  const OwnedFd write_end(pipes[1]);
+  ASSERT_EQ(write(write_end.get(), "x", 1), 1);
+  uint64_t got = 0;
+  EXPECT_TRUE(absl::IsCancelled(
+      ReceiveControl(mine.get(), &got, sizeof(got), 0, Duration::Millis(600'000), stop.get())
+          .status()));
+}
+
 TEST_F(ControlSocketTest, ADirectoryThatOthersReachIntoIsRefused) {
   EXPECT_TRUE(PrepareShmDirectory(directory_).ok());
   const OwnedFd listener = ListenControl(path()).value();

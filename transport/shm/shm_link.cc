@@ -174,7 +174,7 @@ absl::StatusOr<std::unique_ptr<Connection>> ShmLink::Impl::Connect() const {
   ShmWelcome welcome{};
   OCTET_ASSIGN_OR_RETURN(std::vector<OwnedFd> files,
                          ReceiveControl(control.get(), &welcome, sizeof(welcome), 2,
-                                        Duration::Millis(kShmHandshakeMs)));
+                                        Duration::Millis(kShmHandshakeMs), stop.get()));
   if (welcome.magic != kShmMagic || welcome.version != kShmVersion ||
       welcome.arena_bytes > kShmArenaBytesMax || welcome.arena_bytes % kShmAlign != 0) {
     return absl::InvalidArgumentError(

@@ -40,7 +40,7 @@ class ShmLink final : public ExpertLink {
  public:
   // Starts to connect. RESOURCE_EXHAUSTED where no more files can be opened.
   static absl::StatusOr<std::shared_ptr<ShmLink>> Create(ShmLinkOptions options);
-  // Fails what is in flight with CANCELLED.
+  // Fails what is in flight with CANCELLED. Waits for no peer.
   ~ShmLink() override;
 
   void Send(const ExpertDispatch& dispatch, ReplyFn done) override;

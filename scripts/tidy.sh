@@ -3,6 +3,7 @@
 #   scripts/tidy.sh [--base REVISION] [--seconds N]
 # Default base: $OCTET_TIDY_BASE, else origin/main, else the commit before. New files are not started
 # after N seconds (default 120); what was left off is counted. Needs build/compile_commands.json.
+# What it finds is printed as it is found; errors are printed again at the end.
 # Exit status: 1 if there are errors (.clang-tidy says which findings are), 77 if it can't run here.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -57,17 +58,34 @@ epoch_stop=$(($(date +%s) + seconds))
 export tool epoch_stop work
 check_one() {
   [ "$(date +%s)" -lt "$epoch_stop" ] || { echo "$1" >>"$work/left"; return 0; }
-  "$tool" -p build --quiet "$1" >"$work/out.$$" 2>/dev/null || echo "$1" >>"$work/bad"
+  local status=0
+  "$tool" -p build --quiet "$1" >"$work/out.$$" 2>"$work/err.$$" || status=$?
   cat "$work/out.$$"
-  rm -f "$work/out.$$"
+  if [ $status -ne 0 ]; then
+    echo "$1" >>"$work/bad"
+    errors_of "$work/out.$$" >"$work/errors.$$"
+    # It did not finish: what it said last says why.
+    [ -s "$work/errors.$$" ] ||
+      { echo "$1: clang-tidy ended with status $status" && tail -n 5 "$work/err.$$"; } \
+        >"$work/errors.$$"
+  fi
+  rm -f "$work/out.$$" "$work/err.$$"
 }
-export -f check_one
+# The first errors among the findings on a file, each once, with their notes.
+errors_of() {
+  awk '/^[^ ].*:[0-9]+:[0-9]+: (warning|error|fatal error): / {
+         keep = / (error|fatal error): / && !seen[$0]++
+       }
+       keep' "$1" | head -n 60
+}
+export -f check_one errors_of
 printf '%s\0' "${changed[@]}" | xargs -0 -n 1 -P "$(nproc)" bash -c 'check_one "$1"' tidy
 left=0
 [ -f "$work/left" ] && left=$(wc -l <"$work/left")
 echo "clang-tidy: checked $((${#changed[@]} - left)) of ${#changed[@]} changed files" \
   "(time limit $seconds s)"
 if [ -f "$work/bad" ]; then
+  echo "errors:" && cat "$work"/errors.*
   echo "errors in:" && sort "$work/bad"
   exit 1
 fi

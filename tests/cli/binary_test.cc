@@ -18,7 +18,6 @@ namespace {
 
 using nlohmann::json;
 using ::testing::AllOf;
-using ::testing::EndsWith;
 using ::testing::HasSubstr;
 
 constexpr int64_t kTimeoutMs = 60'000;

@@ -114,7 +114,7 @@ class InferenceServiceTest : public ::testing::Test {
   }
 
   TemporaryDirectory cache_;
-  const SystemClock clock_;
+  const SystemClock clock_{};
   std::unique_ptr<InProcessModel> model_;
   std::unique_ptr<InferenceService> service_;
   std::unique_ptr<RpcServer> server_;

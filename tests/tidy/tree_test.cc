@@ -15,17 +15,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Files of the tree with a C++ or proto suffix; build folders and hidden ones are not part of it.
+// Files of the tree with a C++ or proto suffix. Not part of it: build and hidden folders, and what
+// training downloads and makes.
 std::vector<std::string> Sources(const fs::path& root) {
   static const std::set<std::string> suffixes = {".h", ".cc", ".cu", ".cuh", ".proto"};
   std::vector<std::string> paths;
   for (auto it = fs::recursive_directory_iterator(root); it != fs::end(it); ++it) {
     const std::string name = it->path().filename().string();
+    const std::string path = fs::relative(it->path(), root).string();
     if (it->is_directory() &&
-        (name.front() == '.' || (it.depth() == 0 && name.find("build") == 0))) {
+        (name.front() == '.' || (it.depth() == 0 && name.find("build") == 0) ||
+         path == "train/data" || path == "train/runs")) {
       it.disable_recursion_pending();
     } else if (it->is_regular_file() && suffixes.count(it->path().extension().string()) != 0) {
-      paths.push_back(fs::relative(it->path(), root).string());
+      paths.push_back(path);
     }
   }
   return paths;

@@ -1,0 +1,132 @@
+"""Evens the load of a trained model's experts by its gates alone.
+
+    even_gates.py CHECKPOINT OUT --data train/data
+
+The balance loss of training works through the mean probability, and a gate whose probabilities are
+nearly equal can satisfy it while a few experts take most tokens. Here each layer's gate, first to
+last, learns on recorded inputs to keep its probabilities (KL divergence) while the share of tokens
+that choose an expert, made smooth around the threshold between chosen and not, goes to K/E, on
+documents and on conversations alike. Nothing else changes.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+import sentencepiece as spm
+import torch
+import torch.nn.functional as F
+
+from data import BOS, chat_ids, conversations
+from model import Config, Model, attention, experts_dense, gate_logits, route
+
+
+def sample_windows(data: Path, tokens: int, length: int, seed: int) -> list[torch.Tensor]:
+    """Windows [n, length] of training documents and of training conversations."""
+    rng = random.Random(seed)
+    stream = np.fromfile(data / "documents.bin", np.uint16)
+    starts = np.flatnonzero(stream == BOS)
+    text: list[int] = []
+    while len(text) < tokens:
+        begin = starts[rng.randrange(len(starts))]
+        text += stream[begin : begin + length].tolist()
+    tokenizer = spm.SentencePieceProcessor(model_file=str(data / "tokenizer.model"))
+    chats: list[int] = []
+    for turns in conversations(data, "train", seed):
+        chats += chat_ids(tokenizer, turns)
+        if len(chats) >= tokens:
+            break
+    count = tokens // length
+    return [torch.tensor(ids[: count * length]).view(count, length) for ids in (text, chats)]
+
+
+def smooth_load(logits: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Share of tokens that choose each expert, E/K times it: 1 is even. As wide a slope as a tenth of
+    the logits' own spread."""
+    best = torch.topk(logits, top_k + 1, -1).values
+    threshold = (best[:, top_k - 1 : top_k] + best[:, top_k:]) / 2
+    slope = 0.1 * logits.detach().std(-1).mean() + 1e-6
+    chosen = torch.sigmoid((logits - threshold) / slope)
+    return chosen.mean(0) * logits.shape[-1] / chosen.sum(-1).mean().detach()
+
+
+def even_gate(h: list[torch.Tensor], weight: torch.Tensor, c: Config, keep: float, steps: int):
+    """A new gate weight from the inputs h of each domain [n, H]."""
+    with torch.no_grad():
+        old = [torch.softmax(gate_logits(x, weight, c.gate), -1) for x in h]
+    new = weight.clone().requires_grad_()
+    optimiser = torch.optim.Adam([new], lr=0.03 * weight.std().item())
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = 0.03 * weight.std().item() * (1 - step / steps)
+        loss = 0.0
+        for x, p in zip(h, old):
+            logits = gate_logits(x, new, c.gate)
+            loss = loss + keep * F.kl_div(torch.log_softmax(logits, -1), p, reduction="batchmean")
+            uneven = smooth_load(logits, c.top_k) - 1
+            # The greatest share is what the slowest worker computes.
+            loss = loss + uneven.square().mean() + 0.5 * F.relu(uneven - 0.1).amax()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return new.detach()
+
+
+def load_figures(h: torch.Tensor, weight: torch.Tensor, c: Config) -> float:
+    routing = route(h, weight, c.gate, c.top_k, None)
+    load = F.one_hot(routing.experts, c.experts).sum((0, 1)).float()
+    return (load.max() / load.mean()).item()
+
+
+@torch.no_grad()
+def even_gates(model: Model, windows: list[torch.Tensor], keep: float, steps: int, log=print) -> None:
+    c = model.config
+    states = [F.embedding(w, model.embedding) for w in windows]
+    for number, layer in enumerate(model.layers):
+        attended, inputs = [], []
+        for x in states:
+            t = x.shape[1]
+            parts = [attention(p, layer.shared(), model.cos[:t], model.sin[:t], c, torch.float32)
+                     for p in x.split(8)]  # fmt: skip
+            attended.append(torch.cat(parts))
+            h = F.rms_norm(attended[-1], (c.hidden,), layer.ffn_norm, c.eps)
+            inputs.append(h.reshape(-1, c.hidden))
+        before = [load_figures(h, layer.gate, c) for h in inputs]
+        with torch.enable_grad():
+            gate = even_gate(inputs, layer.gate.detach().clone(), c, keep, steps)
+        layer.gate.copy_(gate)
+        layer.gate.copy_(layer.gate.to(torch.bfloat16).float())
+        after = [load_figures(h, layer.gate, c) for h in inputs]
+        log(f"layer {number}: max/mean load {before[0]:.2f} -> {after[0]:.2f} on documents, "
+            f"{before[1]:.2f} -> {after[1]:.2f} on conversations")
+        experts = model.experts(layer)
+        for i, h in enumerate(inputs):
+            routing = route(h, layer.gate, c.gate, c.top_k, None)
+            y = []
+            for begin in range(0, len(h), 4096):
+                part = slice(begin, begin + 4096)
+                y.append(experts_dense(h[part], type(routing)(*(v[part] for v in routing)), experts))
+            states[i] = attended[i] + torch.cat(y).view(attended[i].shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=24_576, help="of documents and of conversations")
+    parser.add_argument("--keep", type=float, default=1.0, help="weight of the KL divergence")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    state = torch.load(args.checkpoint, weights_only=True)
+    model = Model(Config(**state["config"]), 1)
+    model.load_state_dict({name: value.float() for name, value in state["model"].items()})
+    even_gates(model, sample_windows(args.data, args.tokens, 512, args.seed), args.keep, args.steps)
+    state["model"] = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    torch.save(state, args.out)
+
+
+if __name__ == "__main__":
+    main()

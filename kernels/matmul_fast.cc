@@ -37,6 +37,22 @@ void CopyOut(const float* out, size_t panels, size_t p, size_t row, size_t rows,
   }
 }
 
+// Copies `panels` panels, each rows x 16 floats, to columns [16 p, ...) of y: row by row, so that
+// what is written lies together.
+void CopyPanels(const float* out, size_t panels, size_t p, size_t row, size_t rows, TensorF32 y) {
+  const size_t column = p * kPanelOutputs;
+  const size_t count = std::min(panels * kPanelOutputs, y.cols - column);
+  const size_t whole = count / kPanelOutputs;
+  for (size_t r = 0; r < rows; ++r) {
+    float* to = y.row(row + r) + column;
+    const float* from = out + r * kPanelOutputs;
+    for (size_t i = 0; i < whole; ++i, from += rows * kPanelOutputs) {
+      std::memcpy(to + i * kPanelOutputs, from, kPanelOutputs * sizeof(float));
+    }
+    std::memcpy(to + whole * kPanelOutputs, from, count % kPanelOutputs * sizeof(float));
+  }
+}
+
 }  // namespace
 
 size_t PanelGrain(size_t panel_bytes, size_t k, size_t rows) {
@@ -60,9 +76,7 @@ void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRo
         for (size_t p = p0; p < p1; p += kPanelsAtOnce) {
           const size_t count = std::min(kPanelsAtOnce, p1 - p);
           fast.panels(fast.matrix, tile, p, count, out);
-          for (size_t i = 0; i < count; ++i) {
-            CopyOut(out + i * tile.rows * kPanelOutputs, 1, p + i, t * kTileRows, tile.rows, y);
-          }
+          CopyPanels(out, count, p, t * kTileRows, tile.rows, y);
         }
       }
     }

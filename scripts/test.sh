@@ -58,6 +58,7 @@ step tests ctest --preset release -j"$jobs" "$@"
 if [ $# -eq 0 ]; then
   step "clang-tidy on changed files" scripts/tidy.sh
   step "Kubernetes schemas" scripts/check-deploy.sh
+  step "training code" train/test.sh
   step "foreign gRPC client" scripts/check-foreign-client.sh
 fi
 if [ "$fuzz_seconds" -gt 0 ]; then

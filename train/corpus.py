@@ -8,7 +8,6 @@ OUT_DIR receives corpus-train.jsonl and corpus-heldout.jsonl, a document a line 
 and what is left out.
 """
 
-import base64
 import bz2
 import gzip
 import hashlib

@@ -138,7 +138,7 @@ def encode_documents(data: Path, processes: int) -> None:
 
 def encode_chats(data: Path, seed: int, processes: int) -> None:
     chats = conversations(data, "train", seed)
-    flat = [text for turns in chats for turn in turns for text in turn]
+    flat = [text.replace("<|", "< |") for turns in chats for turn in turns for text in turn]
     ids = _encode_all(data, flat, processes)
     user, assistant = 3 + ROLES.index("<|user|>"), 3 + ROLES.index("<|assistant|>")
     records = []

@@ -42,7 +42,7 @@ def tidy(answer: str, ended: bool) -> str | None:
         answer = answer[: ends[-1]]
     if "SmolLM" in answer or "Hugging" in answer:  # the student is another model
         return None
-    if len(answer) < 12 or not answer.isprintable() and "\ufffd" in answer:
+    if len(answer) < 12 or "\ufffd" in answer:
         return None
     words = answer.lower().split()
     # The teacher falls into loops at times.

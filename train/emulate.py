@@ -3,7 +3,7 @@
     emulate.py --vectors tests/golden/expert_layer/vectors.bin
 
 writes what kernels/expert_layer_test.cc compares the kernels with. Written from the document, not
-from the C++ code. All arrays are float32 unless a line says otherwise; numpy rounds each operation once.
+from the C++ code. Arrays are float32 unless a line says otherwise; numpy rounds each operation once.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 class Int4(NamedTuple):
-    """int4 and int8: value = q · scale. q int8 [N, K padded], scale float32 (of a half) [N, groups]."""
+    """int4 and int8: value = q · scale. q int8 [N, K padded], scale [N, groups] of a half."""
 
     q: Array
     scale: Array

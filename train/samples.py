@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--octet", type=Path, default=Path("build/octet"))
     parser.add_argument("--max-tokens", type=int, default=96)
     args = parser.parse_args()
-    print(f"Greedy answers of at most {args.max_tokens} tokens; \"[...]\" marks one that was cut off.\n")
+    print(f"Greedy answers of at most {args.max_tokens} tokens; [...] marks one that was cut off.\n")
     for number, prompt in enumerate(PROMPTS, start=1):
         reply = answer(args.octet, args.model, prompt, args.max_tokens)
         text = reply["text"] + (" [...]" if reply["finish_reason"] == "length" else "")

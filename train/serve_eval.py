@@ -171,7 +171,8 @@ def served_logprobs(octet: Path, package: Path, ids: list[int], flags: list[str]
     with tempfile.NamedTemporaryFile("w", suffix=".ids") as file:
         file.write(" ".join(map(str, ids)))
         file.flush()
-        reply = json.loads(run([octet, "eval", "--model", package, "--ids", file.name, "--json", *flags]))
+        command = [octet, "eval", "--model", package, "--ids", file.name, "--json", *flags]
+        reply = json.loads(run(command))
     if reply["tokens"] != ids or reply["window"] < len(ids):
         raise SystemExit(f"octet scored other ids than asked, or in windows of {reply['window']}")
     return torch.tensor(reply["logprobs"])
@@ -222,8 +223,8 @@ def markdown(report: dict) -> str:
     for part in report["parts"]:
         r = report[part]
         lines += [
-            f"## Held-out {part}: {r['windows']} windows, {r['bytes']} bytes, {r['tokens']} tokens", "",
-            "| weights | bits per byte | against torch f32 |", "|---|---|---|",
+            f"## Held-out {part}: {r['windows']} windows, {r['bytes']} bytes, {r['tokens']} tokens",
+            "", "| weights | bits per byte | against torch f32 |", "|---|---|---|",
         ]  # fmt: skip
         base = r["bits_per_byte"]["torch f32"]
         for name, value in r["bits_per_byte"].items():
@@ -233,9 +234,11 @@ def markdown(report: dict) -> str:
             "| above 0.001 |", "|---|---|---|---|---|",
         ]  # fmt: skip
         for name, d in r["logprob_difference"].items():
-            clear = "none" if d["max_before_tie"] is None else f"{d['max_before_tie']:.2g}"
+            clear = "-"  # quantised weights move every choice
+            if name == "f32" and d["max_before_tie"] is not None:
+                clear = f"{d['max_before_tie']:.2g} ({d['tokens_before_tie']} tokens)"
             lines.append(
-                f"| {name} | {clear} ({d['tokens_before_tie']} tokens) | {d['max']:.2g} | "
+                f"| {name} | {clear} | {d['max']:.2g} | "
                 f"{d['quantile_999']:.2g} | {d['above_1e-3']} of {d['tokens']} |"
             )
         gate = r["gate"]
@@ -259,7 +262,7 @@ def main() -> None:
     parser.add_argument("exported", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder with heldout-*.jsonl")
     parser.add_argument("--octet", type=Path, default=Path("build/octet"))
-    parser.add_argument("--work", type=Path, help="where packages go and stay; default: a temporary folder")
+    parser.add_argument("--work", type=Path, help="where packages stay; default: a temporary folder")
     parser.add_argument("--formats", default="f32,w4x,int4", help="some of " + ", ".join(FORMATS))
     parser.add_argument("--parts", default="text,chats")
     parser.add_argument("--bytes", type=int, default=100_000, help="of text, and of conversations")
@@ -269,7 +272,8 @@ def main() -> None:
     args = parser.parse_args()
     formats = [name for name in args.formats.split(",") if name]
     if set(formats) - set(FORMATS):
-        parser.error(f"--formats: {args.formats} is not allowed; allowed are some of {', '.join(FORMATS)}")
+        allowed = ", ".join(FORMATS)
+        parser.error(f"--formats: {args.formats} is not allowed; allowed are some of {allowed}")
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)

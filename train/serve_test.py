@@ -37,8 +37,9 @@ class Served(unittest.TestCase):
         path = cls.work / "tokenizer.model"
         cls.tokenizer = spm.SentencePieceProcessor(model_file=str(path))
         config = Config(
-            vocab=340, hidden=96, layers=2, heads=3, kv_heads=1, ffn=80, experts=4, top_k=2, context=256
-        )
+            vocab=340, hidden=96, layers=2, heads=3, kv_heads=1, ffn=80, experts=4, top_k=2,
+            context=256,
+        )  # fmt: skip
         cls.directories = {}
         for gate in ("attention", "linear"):
             model = Model(replace(config, gate=gate), seed=5)

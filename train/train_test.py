@@ -7,6 +7,7 @@ import math
 import random
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -17,7 +18,6 @@ import torch
 import data
 import distill
 import emulate
-import export
 import prune
 import quant
 import samples
@@ -33,7 +33,8 @@ SMALL = Config(
 
 
 def stream(tokens: int, seed: int) -> torch.Tensor:
-    return torch.randint(64, (tokens,), generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(64, (tokens,), generator=generator, dtype=torch.int32)
 
 
 class Losses(unittest.TestCase):
@@ -45,11 +46,13 @@ class Losses(unittest.TestCase):
         even = torch.full((4, 4), 0.25)
         choices = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
         self.assertAlmostEqual(balance_loss(even, choices).item(), 2, places=6)
-        self.assertAlmostEqual(balance_loss(torch.eye(4)[:1], torch.tensor([[0, 1]])).item(), 4, places=6)
+        one = balance_loss(torch.eye(4)[:1], torch.tensor([[0, 1]]))
+        self.assertAlmostEqual(one.item(), 4, places=6)
 
     def test_z(self):
         logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
-        self.assertAlmostEqual(z_loss(logits).item(), (math.log(2) ** 2 + math.log(4) ** 2) / 2, places=6)
+        expected = (math.log(2) ** 2 + math.log(4) ** 2) / 2
+        self.assertAlmostEqual(z_loss(logits).item(), expected, places=6)
 
     def test_losses_count_every_choice(self):
         model = Model(SMALL, seed=1)
@@ -61,8 +64,7 @@ class Losses(unittest.TestCase):
 class Training(unittest.TestCase):
     def test_ten_sequences_are_learnt_by_heart(self):
         for gate in ("attention", "linear"):
-            config = Config(**{**export_fields(SMALL), "gate": gate})
-            model, ids = Model(config, seed=3), stream(10 * 17, 4).view(10, 17).long()
+            model, ids = Model(replace(SMALL, gate=gate), seed=3), stream(10 * 17, 4).view(10, 17).long()
             optimiser = Optimiser(model)
             for step in range(60):
                 losses = model.losses(ids)
@@ -74,7 +76,9 @@ class Training(unittest.TestCase):
     def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(self):
         deterministic()
         # Quantised from step 9 on; scales are searched at 9, where they begin, and at 16.
-        settings = dict(steps=18, batch=4, micro=2, length=16, warmup=3, decay=0.7, quantise=0.5, group=32)
+        settings = dict(
+            steps=18, batch=4, micro=2, length=16, warmup=3, decay=0.7, quantise=0.5, group=32
+        )
 
         def new() -> Run:
             return Run(SMALL, Settings(**settings), stream(3000, 5), False, stream(1500, 6))
@@ -117,10 +121,6 @@ class Training(unittest.TestCase):
         first = batches.at(0)
         batches.at(batches.per_epoch)  # another epoch in between
         self.assertTrue(torch.equal(first, batches.at(0)))
-
-
-def export_fields(config: Config) -> dict:
-    return config.__dict__.copy()
 
 
 class ExpertProducts(unittest.TestCase):
@@ -222,8 +222,8 @@ class Pruning(unittest.TestCase):
                 for name, mask in layer.items():
                     matrices = mask.chunk(2, 1) if name == "gate_up" else [mask]
                     for matrix in matrices:
-                        size = matrix[0].numel()
-                        self.assertEqual((~matrix).flatten(1).sum(1).tolist(), [round(share * size)] * 4)
+                        gone = (~matrix).flatten(1).sum(1)
+                        self.assertEqual(gone.tolist(), [round(share * matrix[0].numel())] * 4)
                     if before is not None:
                         self.assertFalse((mask & ~before[i][name]).any())
             for layer in model.layers:  # as training between the levels would
@@ -231,8 +231,7 @@ class Pruning(unittest.TestCase):
             prune.apply_masks(model, masks)
 
     def test_kept_experts_and_their_gate(self):
-        linear = Config(**{**export_fields(SMALL), "gate": "linear"})
-        model = Model(linear, seed=1)
+        model = Model(replace(SMALL, gate="linear"), seed=1)
         used = torch.tensor([[5.0, 9, 1, 7], [5, 1, 9, 7]])
         small = prune.keep_experts(model, used, 3)
         for layer, old, kept in zip(small.layers, model.layers, ([0, 1, 3], [0, 2, 3])):
@@ -250,11 +249,15 @@ class Text(unittest.TestCase):
         cls.folder = tempfile.TemporaryDirectory()
         path = cls.data = Path(cls.folder.name)
         rng = random.Random(1)
-        words = "the a cat dog sun moon expert token gate runs sees likes is old new 12 café\n".split(" ")
-        sentence = lambda: " ".join(rng.choice(words) for _ in range(12)).strip() + "."  # noqa: E731
+        words = "the a cat dog sun moon expert token gate runs sees likes is old 12 café\n".split(" ")
+
+        def sentence() -> str:
+            return " ".join(rng.choice(words) for _ in range(12)).strip() + "."
+
         for part, count in (("train", 300), ("heldout", 20)):
             with open(path / f"corpus-{part}.jsonl", "w") as out:
-                out.writelines(json.dumps({"text": sentence() + "\n\n" + sentence()}) + "\n" for _ in range(count))
+                for _ in range(count):
+                    out.write(json.dumps({"text": sentence() + "\n\n" + sentence()}) + "\n")
         cls.topics = {kind: [[f"{kind}{i}", 9 - i] for i in range(9)] for kind in KINDS}
         cls.asked = questions(cls.topics, 400, seed=1)
         with lzma.open(path / "distilled-0.jsonl.xz", "wt") as out:
@@ -271,9 +274,9 @@ class Text(unittest.TestCase):
     def test_no_question_is_on_both_sides(self):
         sides = {}
         for part in ("train", "heldout"):
-            turns = [t for c in data.conversations(self.data, part, seed=1) for t in c]
-            sides[part] = {question for question, _ in turns}
-            self.assertEqual(turns, [t for c in data.conversations(self.data, part, seed=1) for t in c])
+            chats, again = (data.conversations(self.data, part, seed=1) for _ in range(2))
+            sides[part] = {question for chat in chats for question, _ in chat}
+            self.assertEqual(chats, again)
         self.assertFalse(sides["train"] & sides["heldout"])
         asked = {q.text for q in self.asked}
         self.assertEqual(asked, (sides["train"] | sides["heldout"]) & asked)
@@ -283,7 +286,8 @@ class Text(unittest.TestCase):
         turns = [("What is\na cat?", "A  cat is 12."), (" Why?", "So.\n\nThe end. 猫")]
         messages = []
         for question, answer in turns:
-            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": answer})
         template = jinja2.Environment().from_string(data.CHAT_TEMPLATE)
 
         def encode(messages: list, **options) -> list[int]:

@@ -5,7 +5,7 @@ Runs of the two are interleaved; each figure is the median over --rounds, each r
 packages llama-cpp-python (built with native flags: CMAKE_ARGS=-DGGML_NATIVE=ON) and gguf.
 
   bench/make_gguf.py --help                     # makes the synthetic Mixtral layouts
-  bench/compare.py --octet build/octet a.gguf b.gguf
+  bench/compare.py --octet build/octet --plot ratios.svg a.gguf b.gguf
 """
 
 import argparse
@@ -15,6 +15,8 @@ import pathlib
 import statistics
 import subprocess
 import sys
+
+from plot import ratio_chart
 
 HERE = pathlib.Path(__file__).resolve().parent
 FIGURES = [
@@ -75,12 +77,14 @@ def main():
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plot", type=pathlib.Path, help="also draw the ratios as an SVG file")
     args = parser.parse_args()
 
     print(f"{cpu_name()} ({', '.join(cpu_levels())}), {args.threads} threads of "
           f"{os.cpu_count()} CPUs, median of {args.rounds} interleaved rounds\n")
     print("| model | figure | Octet tok/s | llama.cpp tok/s | ratio |")
     print("|---|---|---|---|---|")
+    ratios = []
     for model in args.models:
         ours, peers = [], []
         for _ in range(args.rounds):
@@ -91,6 +95,9 @@ def main():
             peer = statistics.median(r[key] for r in peers)
             print(f"| {pathlib.Path(model).stem} | {label} | {mine:.0f} | {peer:.0f} | "
                   f"{mine / peer:.2f} |", flush=True)
+            ratios.append((f"{pathlib.Path(model).stem}, {label}", mine / peer))
+    if args.plot:
+        args.plot.write_text(ratio_chart(f"Octet's speed as a multiple of llama.cpp's on {cpu_name()}", ratios))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ std::map<std::string, Record> LoadVectors() {
     at += 36;
     record.rows = header[1];
     record.columns = header[2];
+    if (record.rows * record.columns * header[0] > bytes.size() - at) {
+      ADD_FAILURE() << "the file of vectors is cut off";
+      return {};
+    }
     for (size_t i = 0; i < record.rows * record.columns; ++i, at += header[0]) {
       float value = 0;
       uint16_t half = 0;

@@ -37,23 +37,26 @@ void CopyOut(const float* out, size_t panels, size_t p, size_t row, size_t rows,
   }
 }
 
-// Copies `panels` panels, each rows x 16 floats, to columns [16 p, ...) of y: row by row, so that
-// what is written lies together.
-void CopyPanels(const float* out, size_t panels, size_t p, size_t row, size_t rows, TensorF32 y) {
-  const size_t column = p * kPanelOutputs;
+}  // namespace
+
+void CopyPanels(const float* out, size_t first, size_t panels, size_t row, size_t rows,
+                TensorF32 y) {
+  const size_t column = first * kPanelOutputs;
   const size_t count = std::min(panels * kPanelOutputs, y.cols - column);
   const size_t whole = count / kPanelOutputs;
+  const size_t rest = count % kPanelOutputs;
   for (size_t r = 0; r < rows; ++r) {
-    float* to = y.row(row + r) + column;
-    const float* from = out + r * kPanelOutputs;
-    for (size_t i = 0; i < whole; ++i, from += rows * kPanelOutputs) {
-      std::memcpy(to + i * kPanelOutputs, from, kPanelOutputs * sizeof(float));
+    float* const to = y.row(row + r) + column;
+    for (size_t i = 0; i < whole; ++i) {
+      std::memcpy(to + i * kPanelOutputs, out + (i * rows + r) * kPanelOutputs,
+                  kPanelOutputs * sizeof(float));
     }
-    std::memcpy(to + whole * kPanelOutputs, from, count % kPanelOutputs * sizeof(float));
+    if (rest != 0) {
+      std::memcpy(to + whole * kPanelOutputs, out + (whole * rows + r) * kPanelOutputs,
+                  rest * sizeof(float));
+    }
   }
 }
-
-}  // namespace
 
 size_t PanelGrain(size_t panel_bytes, size_t k, size_t rows) {
   // About 4 microseconds at 16 bytes or 24 products a nanosecond, whichever takes longer.
@@ -76,7 +79,7 @@ void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRo
         for (size_t p = p0; p < p1; p += kPanelsAtOnce) {
           const size_t count = std::min(kPanelsAtOnce, p1 - p);
           fast.panels(fast.matrix, tile, p, count, out);
-          CopyPanels(out, count, p, t * kTileRows, tile.rows, y);
+          CopyPanels(out, p, count, t * kTileRows, tile.rows, y);
         }
       }
     }

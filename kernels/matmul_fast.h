@@ -14,6 +14,11 @@ void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRo
 void FastMatMulFloat(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
                      const float* const* x, TensorF32 y);
 
+// Copies `out` [panels][rows][16] to rows [row, ...) and columns [16 first, ...) of y, without the
+// padding past its end. Row by row, so that what is written lies together.
+void CopyPanels(const float* out, size_t first, size_t panels, size_t row, size_t rows,
+                TensorF32 y);
+
 // Panels a thread must have before a second one is worth its wake-up.
 size_t PanelGrain(size_t panel_bytes, size_t k, size_t rows);
 

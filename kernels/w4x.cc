@@ -57,18 +57,6 @@ class W4xRows {
 // Rows a thread must have before a second one is worth its wake-up.
 size_t RowGrain(size_t k) { return 65536 / (k + 1) + 1; }
 
-// Columns [16 p, ...) of y from [count][rows][16], without the padding past its end.
-void CopyPanels(const float* out, size_t p, size_t count, size_t row, size_t rows, TensorF32 y) {
-  for (size_t i = 0; i < count; ++i) {
-    const size_t column = (p + i) * kPanelOutputs;
-    const size_t width = std::min(kPanelOutputs, y.cols - column);
-    for (size_t r = 0; r < rows; ++r) {
-      std::memcpy(y.row(row + r) + column, out + (i * rows + r) * kPanelOutputs,
-                  width * sizeof(float));
-    }
-  }
-}
-
 void MultiplyRows(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
                   const W4xRows& x, TensorF32 y) {
   const W4xMatrix matrix = MatrixOf(w);

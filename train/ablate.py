@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from evaluate import figures, held_out_ids
+from data import replacing
+from evaluate import figures, held_out_sets
 from model import Config
 from train import Run, Settings, deterministic, read_stream, train
 
 
-def compare(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace, sets: dict[str, tuple[list[int], int]]) -> None:
     settings = Settings(
         steps=args.steps, batch=args.batch, micro=args.batch, length=args.length, seed=args.seed,
         balance=args.balance, quantise=0, warmup=50,
@@ -35,7 +36,6 @@ def compare(args: argparse.Namespace) -> None:
         "steps": args.steps, "tokens": args.steps * args.batch * args.length,
         "parameters": config.parameters(), "seconds": time.monotonic() - started,
     }  # fmt: skip
-    sets = {what: held_out_ids(args.data, what, args.held_out) for what in ("text", "chats")}
 
     def measure(name: str) -> None:
         for what, (ids, size) in sets.items():
@@ -46,7 +46,8 @@ def compare(args: argparse.Namespace) -> None:
         model.config = dataclasses.replace(config, gate="random")
         measure("random choice")
         model.config = config
-    args.out.write_text(json.dumps(result))
+    with replacing(args.out) as path:
+        path.write_text(json.dumps(result))
     print(f"{args.out.stem}: text {result['float/text']['bits_per_byte']:.4f}, chats "
           f"{result['float/chats']['bits_per_byte']:.4f} bits per byte", flush=True)
 
@@ -65,14 +66,15 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=250_000, help="bytes of text and of chats")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    sets = held_out_sets(args.data, args.held_out)  # before training: it may not be there
     try:
         deterministic(True)
-        compare(args)
+        compare(args, sets)
     except RuntimeError as error:  # an operation that can't repeat its bits here
         print(f"not strict: {str(error)[:200]}", flush=True)
         torch._dynamo.reset()
         deterministic(False)
-        compare(args)
+        compare(args, sets)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import lzma
 import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,19 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 Turns = list[tuple[str, str]]  # (question, answer)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a file that others may be reading: it becomes `path` when all of it is there."""
+    part = path.with_name(path.name + ".part")
+    yield part
+    part.replace(path)
+
+
+def escaped(text: str) -> str:
+    """Literal role markers in a text must not become roles."""
+    return text.replace("<|", "< |")
 
 
 def held_out(text: str) -> bool:
@@ -126,19 +140,19 @@ def _encode_all(data: Path, texts: list[str], processes: int) -> Iterator[list[i
 
 
 def encode_documents(data: Path, processes: int) -> None:
-    # Literal role markers in a document must not become roles.
-    texts = [t.replace("<|", "< |") for t in documents(data, "train")]
+    texts = [escaped(t) for t in documents(data, "train")]
     records = [[BOS, *ids, EOS] for ids in _encode_all(data, texts, processes)]
     stream = np.fromiter((i for r in records for i in r), np.uint16)
-    stream.tofile(data / "documents.bin")
-    with open(data / "heldout-text.jsonl", "w") as out:
+    with replacing(data / "documents.bin") as path:
+        stream.tofile(path)
+    with replacing(data / "heldout-text.jsonl") as path, open(path, "w") as out:
         out.writelines(json.dumps({"text": t}) + "\n" for t in documents(data, "heldout"))
     print(f"{len(stream)} tokens in {len(texts)} documents")
 
 
 def encode_chats(data: Path, seed: int, processes: int) -> None:
     chats = conversations(data, "train", seed)
-    flat = [text.replace("<|", "< |") for turns in chats for turn in turns for text in turn]
+    flat = [escaped(text) for turns in chats for turn in turns for text in turn]
     ids = _encode_all(data, flat, processes)
     user, assistant = 3 + ROLES.index("<|user|>"), 3 + ROLES.index("<|assistant|>")
     records = []
@@ -157,9 +171,10 @@ def encode_chats(data: Path, seed: int, processes: int) -> None:
         mixed = records + texts[: int(share * len(texts))]
         rng.shuffle(mixed)
         whole = np.concatenate(mixed)
-        whole.tofile(data / f"{name}.bin")
+        with replacing(data / f"{name}.bin") as path:
+            whole.tofile(path)
         sizes[name] = len(whole)
-    with open(data / "heldout-chats.jsonl", "w") as out:
+    with replacing(data / "heldout-chats.jsonl") as path, open(path, "w") as out:
         out.writelines(json.dumps({"turns": t}) + "\n" for t in conversations(data, "heldout", seed))
     print(f"{sizes} tokens, {chat_tokens} of them in {len(chats)} conversations")
 
@@ -167,7 +182,7 @@ def encode_chats(data: Path, seed: int, processes: int) -> None:
 def chat_ids(tokenizer, turns: Turns) -> list[int]:
     ids = [BOS]
     for question, answer in turns:
-        ids += [4, *tokenizer.encode(question), 5, *tokenizer.encode(answer), EOS]
+        ids += [4, *tokenizer.encode(escaped(question)), 5, *tokenizer.encode(escaped(answer)), EOS]
     return ids
 
 

@@ -3,8 +3,9 @@
     distill.py --teacher DIR --topics topics.json --out DIR --seconds 120
 
 Writes DIR/distilled-N.jsonl.xz with lines {"kind", "topic", "question", "answer"}, at most 15 MiB a
-file and --limit-mib in all, and prints what it made. The questions come in a random order that the seed fixes, in batches
-of equal prompt length, so that the shares of the kinds do not depend on when time is up.
+file and --limit-mib in all, and prints what it made. The questions come in a random order that the
+seed fixes, in batches of equal prompt length, so that the shares of the kinds do not depend on when
+time is up.
 """
 
 import argparse
@@ -115,6 +116,7 @@ def main() -> None:
                 lines.append(json.dumps(record, ensure_ascii=False) + "\n")
 
     generating = time.monotonic()
+    keeping = None
     with ThreadPoolExecutor(1) as background:
         for number, batch in enumerate(order):
             spent = time.monotonic() - generating
@@ -124,9 +126,13 @@ def main() -> None:
                 [encoded[i] for i in batch], asked[batch[0]].max_tokens, end, seed=args.seed + number
             )
             tokens += sum(len(ids) for ids, _ in answers)
-            background.submit(keep, batch, answers)
+            if keeping is not None:
+                keeping.result()  # raises what it raised
+            keeping = background.submit(keep, batch, answers)
             print(f"batch {number}: {len(batch)} answers, {tokens} tokens, "
                   f"{tokens / (time.monotonic() - generating):.0f} tokens/s", flush=True)
+        if keeping is not None:
+            keeping.result()
 
     args.out.mkdir(parents=True, exist_ok=True)
     random.Random(args.seed).shuffle(lines)

@@ -1,54 +1,56 @@
 """Loss and routing of a model in torch on held-out ids."""
 
-import json
 import math
+import sys
 from pathlib import Path
 
+import sentencepiece as spm
 import torch
 
-from data import BOS, EOS, chat_ids
+from heldout import windows
 from model import Model
 
 LN2 = math.log(2)
+LENGTH = 1024  # of a window
 
 
 def held_out_ids(data: Path, what: str, limit: int) -> tuple[list[int], int]:
-    """Ids of held-out "text" or "chats", up to `limit` bytes of text, and the number of bytes."""
-    import sentencepiece as spm
-
+    """Ids of held-out "text" or "chats", about `limit` bytes of text of all sources, and the number of
+    bytes. The same on every call."""
     tokenizer = spm.SentencePieceProcessor(model_file=str(data / "tokenizer.model"))
-    ids: list[int] = []
-    size = 0
-    with open(data / f"heldout-{what}.jsonl") as lines:
-        for line in lines:
-            record = json.loads(line)
-            if what == "text":
-                text = record["text"].replace("<|", "< |")
-                ids += [BOS, *tokenizer.encode(text), EOS]
-                size += len(text.encode())
-            else:
-                ids += chat_ids(tokenizer, record["turns"])
-                size += sum(len(part.encode()) for turn in record["turns"] for part in turn)
-            if size > limit:
-                break
-    return ids, size
+    parts = windows(tokenizer, data, what, limit, sys.maxsize, seed=1)
+    return [i for w in parts for i in w.ids], sum(w.bytes for w in parts)
+
+
+def held_out_sets(data: Path, limit: int) -> dict[str, tuple[list[int], int]]:
+    """held_out_ids of both kinds. Exits where there is too little to measure."""
+    sets = {what: held_out_ids(data, what, limit) for what in ("text", "chats")}
+    for what, (ids, _) in sets.items():
+        if len(ids) <= LENGTH:
+            raise SystemExit(
+                f"{data}/heldout-{what}.jsonl: {len(ids)} ids in about {limit} bytes are too few, a window "
+                f"takes {LENGTH + 1}; data.py writes it, with conversations of distill.py"
+            )
+    return sets
 
 
 @torch.no_grad()
-def figures(model: Model, ids: list[int], size: int, length: int = 1024, batch: int = 16) -> dict:
+def figures(model: Model, ids: list[int], size: int, length: int = LENGTH, batch: int = 16) -> dict:
     """Over windows of `length` ids: bits per byte of the text, and by layer the load (tokens by
     expert), its max/mean and the mean entropy of the gate in bits."""
     c = model.config
     device = model.embedding.device
     stream = torch.tensor(ids, device=device)
-    windows = stream[: (len(ids) - 1) // length * length + 1].unfold(0, length + 1, length)
+    pieces = stream[: (len(ids) - 1) // length * length + 1].unfold(0, length + 1, length)
     nats, tokens = 0.0, 0
     load = torch.zeros(c.layers, c.experts, device=device)
     entropy = torch.zeros(c.layers, device=device)
     generator = torch.Generator(device).manual_seed(1)
-    # A last batch of another size would compile everything again.
-    windows = windows[: max(1, len(windows) // batch) * batch]
-    for part in windows.split(batch):
+    if device.type == "cpu":
+        batch = 2  # as fast as more, in less memory
+    else:  # a last batch of another size would compile everything again
+        pieces = pieces[: max(1, len(pieces) // batch) * batch]
+    for part in pieces.split(batch):
         shape = (c.layers, part.shape[0] * length, c.experts)
         noise = torch.randn(shape, device=device, generator=generator) if c.gate == "random" else None
         x, routings = model.hidden(part[:, :-1], noise)

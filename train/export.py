@@ -1,10 +1,10 @@
 """Writes a checkpoint as a Hugging Face style directory that `octet pack` reads.
 
-    export.py runs/tiny/model.pt OUT --tokenizer data/tokenizer.model [--dtype bf16|f32]
+    export.py runs/tiny/model OUT --tokenizer data/tokenizer.model [--dtype bf16|f32]
 
 The layout is Mixtral's, with "router_type" and, for an attention gate, one matrix each for query, key
-and value. The checkpoint is {"config", "model"} and may hold more (train.py's last.pt does), or the
-folder of release.py's `pack`.
+and value. The checkpoint is the folder of release.py's `pack`, or a file with {"config", "model"} and
+maybe more (train.py's last.pt, what even_gates.py wrote).
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Loss against size: how much of the experts a model can lose.
 
-    prune.py CHECKPOINT --data train/data --out prune.json
-    prune.py CHECKPOINT ... --finetune 200 --bin train/data/train.bin --device cuda
+    prune.py runs/tiny/model --data data --out prune.json
+    prune.py runs/tiny/model ... --finetune 200 --bin data/train.bin --device cuda
 
 1. Magnitude: the smallest 0, 10, .. 50 % of each expert matrix are zero; what a level has lost, the
    next ones have too.
@@ -26,9 +26,10 @@ from torch import Tensor
 
 from data import Batches
 from export import load
+from heldout import Window, windows
 from model import Model
 from optim import Optimiser
-from serve_eval import Window, bits_per_byte, torch_logprobs, windows
+from serve_eval import bits_per_byte, torch_logprobs
 from train import read_stream
 
 LEVELS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
@@ -192,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="release.py's folder or train.py's last.pt")
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with heldout-*.jsonl and tokenizer.model"
     )

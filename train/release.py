@@ -3,7 +3,8 @@
     release.py --data train/data --out DIR --seconds 560 [--teacher DIR --distill 115]
 
 1. With --teacher: more conversations (distill.py), then train.bin and anneal.bin (data.py chats).
-   Beside it the small comparisons of ablate.py, with the conversations that are there.
+   Beside it the small comparisons of ablate.py, with the conversations that are there; after it
+   where there are none yet.
 2. Trains configs/tiny.json, its last tenth quantisation-aware: DIR/model/ (bf16, see `pack`).
 3. Trains that tenth again without, from the same state, for the comparison with plain rounding.
 
@@ -26,7 +27,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
 
-from evaluate import figures, held_out_ids
+from evaluate import LENGTH, figures, held_out_ids, held_out_sets
 from model import Config
 from quant import round_trip
 from train import Run, Settings, copied, deterministic, read_stream, train
@@ -114,9 +115,9 @@ class Release:
         self.stream, self.anneal = (
             read_stream(self.args.data / f"{name}.bin", self.args.device) for name in ("train", "anneal")
         )
-        self.held_out = {
-            what: held_out_ids(self.args.data, what, self.args.held_out) for what in ("text", "chats")
-        }
+
+    def has_chats(self) -> bool:
+        return len(held_out_ids(self.args.data, "chats", self.args.held_out)[0]) > LENGTH
 
     def start(self, command: list[str]) -> subprocess.Popen:
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -259,12 +260,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     release = Release(args)
     release.encode()
-    ablations = release.start_ablations()
+    if args.teacher is None:  # no more will come: too little is said before anything is trained
+        held_out_sets(args.data, args.held_out)
+    ablations = release.start_ablations() if release.has_chats() else {}
     distilling = release.start_distilling() if args.teacher is not None else None
     release.warm_up()
     if distilling is not None:
         release.finish_distilling(distilling)
         release.encode()
+    release.held_out = held_out_sets(args.data, args.held_out)
+    if not ablations:
+        ablations = release.start_ablations()
     release.finish_ablations(ablations, patience=15)
     release.train()
     release.finish_ablations(ablations, patience=max(1.0, release.left()))

@@ -17,18 +17,17 @@ import argparse
 import dataclasses
 import json
 import math
-import random
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
 import sentencepiece as spm
 import torch
 import torch.nn.functional as F
 
-from data import BOS, EOS, chat_ids
 from export import load_export
+from heldout import Window, windows
 from model import Model
 
 # name: flags of `octet pack`, flags of `octet eval`
@@ -37,46 +36,6 @@ FORMATS = {
     "w4x": (["--experts", "w4x", "--group", "64", "--attention", "int8"], []),
     "int4": (["--experts", "int4", "--group", "32", "--attention", "int8"], []),
 }
-
-
-class Window(NamedTuple):
-    ids: list[int]
-    bytes: int  # of the text of ids[1:]
-
-
-# ---- What is scored ----
-
-
-def text_bytes(tokenizer, ids: list[int]) -> int:
-    """Bytes of text that the ids stand for; 0 for role markers and the like."""
-    total = 0
-    for i in ids:
-        if i <= 5:
-            continue
-        piece = tokenizer.id_to_piece(i)
-        total += 1 if tokenizer.is_byte(i) else len(piece.replace("\u2581", " ").encode())
-    return total
-
-
-def windows(tokenizer, data: Path, part: str, size: int, longest: int, seed: int) -> list[Window]:
-    """About `size` bytes of held-out windows, part "text" or "chats", the same for the same seed."""
-    with open(data / f"heldout-{part}.jsonl") as lines:
-        records = [json.loads(line) for line in lines]
-    random.Random(seed).shuffle(records)
-    out, total = [], 0
-    for record in records:
-        if total >= size:
-            break
-        if part == "text":  # as data.encode writes it
-            ids = [BOS, *tokenizer.encode(record["text"].replace("<|", "< |")), EOS]
-        else:
-            ids = chat_ids(tokenizer, record["turns"])
-        ids = ids[:longest]
-        if len(ids) < 2:
-            continue
-        out.append(Window(ids, text_bytes(tokenizer, ids[1:])))
-        total += out[-1].bytes
-    return out
 
 
 def bits_per_byte(logprobs: list[torch.Tensor], parts: list[Window]) -> float:
@@ -161,9 +120,14 @@ def run(command: list) -> str:
 
 
 def pack(octet: Path, exported: Path, work: Path, name: str) -> Path:
+    """The package of this format in `work`, made again where the export is newer."""
     out = work / f"{exported.resolve().name}-{name}"
-    if not (out / "manifest.json").exists():
-        run([octet, "pack", exported, out, *FORMATS[name][0]])
+    manifest = out / "manifest.json"
+    if manifest.exists():
+        if all(p.stat().st_mtime_ns < manifest.stat().st_mtime_ns for p in exported.iterdir()):
+            return out
+        shutil.rmtree(out)
+    run([octet, "pack", exported, out, *FORMATS[name][0]])
     return out
 
 

@@ -75,6 +75,16 @@ class Served(unittest.TestCase):
             self.assertGreater(ours.std(), 0.5)
             self.assertLess((served - ours).abs().max().item(), 1e-3)
 
+    def test_an_export_made_again_is_packed_again(self):
+        directory = self.directories["linear"]
+        package = serve_eval.pack(OCTET, directory, self.work, "f32")
+        first = (package / "manifest.json").stat().st_mtime_ns
+        serve_eval.pack(OCTET, directory, self.work, "f32")
+        self.assertEqual((package / "manifest.json").stat().st_mtime_ns, first)
+        os.utime(directory / "model.safetensors")
+        serve_eval.pack(OCTET, directory, self.work, "f32")
+        self.assertGreater((package / "manifest.json").stat().st_mtime_ns, first)
+
     def test_a_chat_has_the_ids_of_training(self):
         package = serve_eval.pack(OCTET, self.directories["attention"], self.work, "f32")
         question, answer = "What  is\na café? 12 ☺", " The gate.\n\nSo."

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The tests of train/. PYTHON (default python3) needs torch, numpy, sentencepiece and safetensors; the
-# ones that serve need $OCTET or build/octet. Exits with 77 where they cannot run.
+# The tests of train/. PYTHON (default python3) needs torch, numpy, sentencepiece, safetensors and
+# jinja2; the ones that serve need $OCTET or build/octet. Exits with 77 where they cannot run.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}

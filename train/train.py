@@ -6,7 +6,8 @@
 The learning rate rises over --warmup steps, stays, and falls to 0 over the last --decay of the run;
 the last --quantise of it trains the experts as the server's w4x computes them. One seed on one device
 gives the same bits, interrupted or not. --seconds sets the number of steps from the speed of the
-first ones and says it, so that --steps can repeat the run.
+first 40 and says it, so that --steps can repeat the run, unless it is so short that the 40 would have
+been part of its end. With --seconds a resumed run keeps the number of steps that it has.
 """
 
 import argparse
@@ -173,12 +174,12 @@ def train(run: Run, log, every: int = 50, on_step=None) -> None:
     """Runs to the end of the schedule. `log` gets a line; `on_step(run)` is called after each step."""
     s = run.settings
     device = run.batches.stream.device
-    timed_from = None
+    first, timed_from = run.step, None  # a resumed run may not know its number of steps yet
     last = (time.monotonic(), run.step)
     started = time.monotonic()
     while s.steps == 0 or run.step < s.steps:
         figures = run.do_step()
-        if s.steps == 0 and run.step in (10, 40):
+        if s.steps == 0 and run.step - first in (10, 40):
             if device.type == "cuda":
                 torch.cuda.synchronize()
             now = time.monotonic()
@@ -187,7 +188,9 @@ def train(run: Run, log, every: int = 50, on_step=None) -> None:
             else:  # what is left of the time, at this speed
                 left = (s.seconds - (now - started)) / ((now - timed_from) / 30)
                 s.steps = run.step + max(1, int(left))
-                log(f"{s.steps} steps fit in {s.seconds:.0f} s")
+                repeats = run.step <= min(s.anneal_from(), s.quantise_from())
+                log(f"{s.steps} steps fit in {s.seconds:.0f} s"
+                    + ("" if repeats else "; too few for --steps to repeat this run"))
         if run.step % every == 0 or run.step == s.steps:
             values = {name: float(value) for name, value in figures.items()}
             now = time.monotonic()
@@ -215,8 +218,12 @@ def main() -> None:
         parser.add_argument(name, type=type(field.default), default=field.default)
     args = parser.parse_args()
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
-    if (settings.steps > 0) == (settings.seconds > 0) and not args.resume:
-        parser.error("give either --steps or --seconds, greater than 0")
+    state = args.out / "last.pt"
+    resumed = args.resume and state.exists()
+    given = (settings.steps > 0) + (settings.seconds > 0)
+    if given == 2 or given == 0 and not resumed:
+        parser.error("give either --steps or --seconds, greater than 0"
+                     + (f"; there is no {state} to resume" if args.resume and not resumed else ""))
     if settings.batch % settings.micro:
         settings.micro = settings.batch
     deterministic()
@@ -224,9 +231,10 @@ def main() -> None:
     anneal = args.data / "anneal.bin"
     run = Run(Config.load(args.config), settings, read_stream(args.data / "train.bin", args.device),
               not args.dense, read_stream(anneal, args.device) if anneal.exists() else None)
-    state = args.out / "last.pt"
-    if args.resume and state.exists():
+    if resumed:
         run.restore(torch.load(state, map_location=args.device, weights_only=False))
+        if settings.steps == 0 and settings.seconds == 0:
+            parser.error(f"{state} has no number of steps yet: give either --steps or --seconds")
     whole, active = run.config.parameters()
     with open(args.out / "log.txt", "a") as file:
         def log(line: str) -> None:

@@ -1,5 +1,6 @@
 """Tests of the training code: python3 train/train_test.py (needs torch, numpy, sentencepiece)."""
 
+import contextlib
 import io
 import json
 import lzma
@@ -9,6 +10,7 @@ import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import jinja2
 import numpy as np
@@ -18,13 +20,21 @@ import torch
 import data
 import distill
 import emulate
+import evaluate
+import even_gates
+import export
 import prune
 import quant
+import release
 import samples
-from model import Config, Experts, Model, Routing, balance_loss, experts_dense, experts_grouped, z_loss
+import train
+from heldout import plain_text, text_bytes, windows
+from model import (
+    Config, Experts, Model, Routing, balance_loss, experts_chosen, experts_dense, experts_grouped,
+    to_dict, z_loss,
+)  # fmt: skip
 from optim import Optimiser
 from prompts import EVERYDAY, KINDS, questions
-from serve_eval import text_bytes
 from train import Run, Settings, copied, deterministic, save
 
 SMALL = Config(
@@ -35,6 +45,18 @@ SMALL = Config(
 def stream(tokens: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(64, (tokens,), generator=generator, dtype=torch.int32)
+
+
+def run_main(module, *arguments) -> str:
+    """What a program prints. An error that it exits with is in SystemExit or, from argparse, in it."""
+    out = io.StringIO()
+    with mock.patch("sys.argv", [module.__name__, *map(str, arguments)]):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            try:
+                module.main()
+            except SystemExit as error:
+                raise SystemExit(f"{error}: {out.getvalue()}") from None
+    return out.getvalue()
 
 
 class Losses(unittest.TestCase):
@@ -99,6 +121,37 @@ class Training(unittest.TestCase):
         for (name, a), b in zip(whole.model.state_dict().items(), parts.model.state_dict().values()):
             self.assertTrue(torch.equal(a, b), name)
 
+    def test_seconds_fix_the_number_of_steps_of_a_resumed_run(self):
+        for seconds, repeats in ((0.01, False), (3, True)):
+            settings = Settings(seconds=seconds, batch=2, micro=2, length=16, warmup=1, group=32)
+            run = Run(SMALL, settings, stream(500, 5), False)
+            run.step = 12  # as restored from a state that has no number of steps
+            lines, clock, begin = [], mock.Mock(), run.step
+            clock.monotonic.side_effect = lambda: (run.step - begin) * 0.02
+            with mock.patch.object(train, "time", clock):
+                train.train(run, lines.append)
+            steps = 52 + max(1, round((seconds - 40 * 0.02) / 0.02))
+            self.assertLessEqual(abs(settings.steps - steps), 1)
+            self.assertEqual(run.step, settings.steps)
+            self.assertNotEqual("too few" in "".join(lines), repeats)
+
+    def test_a_run_without_an_end_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            small = Path(folder) / "small.json"
+            small.write_text(json.dumps(to_dict(SMALL)))
+            stream(500, 5).numpy().astype(np.uint16).tofile(Path(folder) / "train.bin")
+            flags = ["--config", small, "--data", folder, "--out", folder, "--device", "cpu",
+                     "--batch", 2, "--length", 16, "--group", 32]  # fmt: skip
+            for extra in ([], ["--resume"], ["--steps", 2, "--seconds", 2]):
+                with self.assertRaisesRegex(SystemExit, "either --steps or --seconds"):
+                    run_main(train, *flags, *extra)
+            settings = Settings(batch=2, micro=2, length=16, group=32)
+            run = Run(SMALL, settings, stream(500, 5), False)
+            save(run.state(), Path(folder) / "last.pt")
+            with self.assertRaisesRegex(SystemExit, "no number of steps yet"):
+                run_main(train, *flags, "--resume")
+            run_main(train, *flags, "--resume", "--steps", 2)
+
     def test_a_copied_state_is_not_changed_by_later_steps(self):
         settings = Settings(steps=6, batch=2, micro=2, length=16, warmup=1, quantise=0.5, group=32)
         run = Run(SMALL, settings, stream(500, 5), False)
@@ -158,6 +211,21 @@ class ExpertProducts(unittest.TestCase):
                 self.assertLess((a - b).norm() / b.norm(), 0.02, f"quantised {quantised}")
 
 
+    def test_chosen_experts_equal_dense_ones(self):
+        x, routing, w = self.inputs(False)
+        x, w = x.detach().float(), Experts(w.gate_up.detach().float(), w.down.detach().float())
+        few = routing._replace(experts=routing.experts.clamp(0, 2))  # nobody chooses the last
+        for r in (routing, few):
+            r = r._replace(experts=torch.stack([r.experts[:, 0], (r.experts[:, 0] + 1) % 3], 1))
+            torch.testing.assert_close(experts_chosen(x, r, w), experts_dense(x, r, w))
+        model = Model(SMALL, seed=1)
+        ids = stream(40, 1).view(2, 20).long()
+        dense = model.logits(ids)  # gradients are on
+        with torch.no_grad(), mock.patch("model.experts_chosen", wraps=experts_chosen) as used:
+            torch.testing.assert_close(model.logits(ids), dense.detach())
+        self.assertEqual(used.call_count, SMALL.layers)
+
+
 class Quantising(unittest.TestCase):
     def weights(self, rows=48, k=192):
         rng = np.random.default_rng(9)
@@ -201,6 +269,25 @@ class Quantising(unittest.TestCase):
         torch.testing.assert_close(w.gate_up.detach() * w.gate_up_scale[..., None], kept)
         w.gate_up.sum().backward()  # straight through
         self.assertTrue((model.layers[0].gate_up.grad != 0).all())
+
+    def test_a_round_trip_has_one_group_size(self):
+        model = Model(replace(SMALL, hidden=128, ffn=64), seed=2)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        quant.round_trip(model, "w4x", 64)
+        for name, value in model.state_dict().items():
+            if name.endswith(("gate_up", "down")):
+                expected = quant.w4x_values(before[name], 64)
+            elif name.endswith((".q", ".k", ".v", ".o", "embedding")):
+                expected = torch.tensor(emulate.int8(before[name].numpy(), 64).values())
+            else:
+                expected = before[name]
+            self.assertTrue(torch.equal(value, expected), name)
+
+    def test_emulated_vectors_are_the_committed_ones(self):
+        committed = Path(__file__).parent.parent / "tests/golden/expert_layer/vectors.bin"
+        with tempfile.TemporaryDirectory() as folder:
+            run_main(emulate, "--vectors", Path(folder) / "vectors.bin")
+            self.assertEqual((Path(folder) / "vectors.bin").read_bytes(), committed.read_bytes())
 
     def test_emulated_fma_rounds_once(self):
         one = np.float32(1) + np.float32(2**-12)
@@ -254,7 +341,7 @@ class Text(unittest.TestCase):
         def sentence() -> str:
             return " ".join(rng.choice(words) for _ in range(12)).strip() + "."
 
-        for part, count in (("train", 300), ("heldout", 20)):
+        for part, count in (("train", 300), ("heldout", 120)):
             with open(path / f"corpus-{part}.jsonl", "w") as out:
                 for _ in range(count):
                     out.write(json.dumps({"text": sentence() + "\n\n" + sentence()}) + "\n")
@@ -266,6 +353,9 @@ class Text(unittest.TestCase):
                 out.write(json.dumps(record) + "\n")
         data.train_tokenizer(path, vocab=400, sentences=20_000, seed=1)
         cls.tokenizer = spm.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            data.encode_documents(path, processes=1)
+            data.encode_chats(path, seed=1, processes=1)
 
     @classmethod
     def tearDownClass(cls):
@@ -310,6 +400,76 @@ class Text(unittest.TestCase):
         ids = self.tokenizer.encode(text)
         self.assertEqual(text_bytes(self.tokenizer, [data.BOS, 4, *ids, data.EOS]), len(text.encode()))
         self.assertEqual(self.tokenizer.decode(ids), text)
+
+    def test_a_literal_role_marker_is_no_role(self):
+        ids = data.chat_ids(self.tokenizer, [("Is <|user|> a role?", "<|assistant|> is.")])
+        self.assertEqual([i for i in ids if i <= 5], [data.BOS, 4, 5, data.EOS])
+
+    def test_windows_say_what_is_scored(self):
+        self.assertFalse(list(self.data.glob("*.part")))
+        for part in ("text", "chats"):
+            lines = (self.data / f"heldout-{part}.jsonl").read_text().splitlines()
+            records = [json.loads(line) for line in lines]
+            if part == "text":
+                texts = [r["text"] for r in records]
+            else:
+                texts = ["\n".join(t for turn in r["turns"] for t in turn) for r in records]
+            whole = windows(self.tokenizer, self.data, part, 1 << 30, 1 << 30, seed=1)
+            said = [plain_text(self.tokenizer, w.ids) for w in whole]
+            self.assertEqual(sorted(said), sorted(texts))
+            self.assertNotEqual(said, texts)  # as the files are sorted by source
+            ids, size = evaluate.held_out_ids(self.data, part, 1 << 30)
+            self.assertEqual((ids, size), ([i for w in whole for i in w.ids], sum(w.bytes for w in whole)))
+            some = windows(self.tokenizer, self.data, part, size // 8, 20, seed=1)
+            self.assertEqual([w.ids for w in some], [w.ids[:20] for w in whole[: len(some)]])
+            self.assertTrue(0 <= sum(w.bytes for w in some) - size // 8 < 200)
+        cut = [4, *self.tokenizer.encode(" So 猫")][:-1]
+        self.assertEqual(plain_text(self.tokenizer, cut), " So ")
+
+    def test_gates_are_evened_and_nothing_else(self):
+        model = Model(replace(SMALL, vocab=400, context=1024), seed=3)
+        with torch.no_grad():
+            for layer in model.layers:
+                layer.gate.mul_(3)
+        with tempfile.TemporaryDirectory() as folder:
+            old, new = Path(folder) / "last.pt", Path(folder) / "even.pt"
+            torch.save({"config": to_dict(model.config), "model": model.state_dict()}, old)
+            printed = run_main(even_gates, old, new, "--data", self.data, "--tokens", 2048, "--steps",
+                               60, "--keep", 0.1, "--measure", 4000)  # fmt: skip
+            again = export.load(new)
+        for (name, a), b in zip(model.state_dict().items(), again.state_dict().values()):
+            same = torch.equal(a.to(torch.bfloat16).float(), b)
+            self.assertEqual(same, not name.endswith(".gate"), name)
+        worst = [float(line.split()[-1]) for line in printed.splitlines() if "worst load" in line]
+        self.assertEqual(len(worst), 4)
+        self.assertLess(sum(worst[2:]), sum(worst[:2]))
+
+    def test_too_little_held_out_is_said_before_training(self):
+        with self.assertRaisesRegex(SystemExit, "heldout-text.jsonl: .* are too few"):
+            evaluate.held_out_sets(self.data, 100)
+
+    def test_comparisons_wait_for_the_first_conversations(self):
+        steps = ("encode", "start_ablations", "start_distilling", "warm_up", "finish_distilling",
+                 "finish_ablations", "train")  # fmt: skip
+        for known, begin in ((True, 1), (False, 5)):
+            with tempfile.TemporaryDirectory() as folder:
+                for file in ("tokenizer.model", "heldout-text.jsonl"):
+                    (Path(folder) / file).symlink_to(self.data / file)
+                chats = Path(folder) / "heldout-chats.jsonl"
+                whole = (self.data / chats.name).read_text()
+                chats.write_text(whole if known else "")
+                calls = mock.Mock()
+                calls.start_ablations.return_value = {"linear-1": mock.Mock()}
+                calls.finish_distilling.side_effect = lambda _: chats.write_text(whole)
+                with mock.patch.multiple(release.Release, **{s: getattr(calls, s) for s in steps}):
+                    flags = ["--data", folder, "--out", folder, "--device", "cpu"]
+                    run_main(release, *flags, "--teacher", folder)
+                    done = [call[0] for call in calls.mock_calls if call[0] in steps]
+                    self.assertEqual(done[begin], "start_ablations", done)
+                    self.assertEqual(done.count("start_ablations"), 1)
+                    chats.write_text("")
+                    with self.assertRaisesRegex(SystemExit, "heldout-chats.jsonl: 0 ids"):
+                        run_main(release, *flags)
 
     def test_questions_repeat(self):
         self.assertEqual(self.asked, questions(self.topics, 400, seed=1))

@@ -56,6 +56,16 @@ void AttemptTracker::Fail(uint32_t attempt, MonotonicTime now, bool counts) {
   it->until = now + backoff;
 }
 
+void AttemptTracker::Withdraw(uint32_t attempt) {
+  Attempt& a = attempts_[attempt];
+  if (!a.live) return;
+  a.live = false;
+  for (const uint32_t g : a.groups) {
+    --groups_[g].live;
+    if (groups_[g].tried > 0) --groups_[g].tried;
+  }
+}
+
 std::vector<uint32_t> AttemptTracker::Waiting(Epoch epoch) const {
   std::vector<uint32_t> waiting;
   for (uint32_t g = 0; g < groups_.size(); ++g) {
@@ -102,6 +112,11 @@ std::vector<uint32_t> AttemptTracker::Live() const {
     if (attempts_[i].live) live.push_back(i);
   }
   return live;
+}
+
+bool AttemptTracker::Alone(uint32_t attempt) const {
+  const std::vector<uint32_t> open = OpenGroups(attempt);
+  return std::any_of(open.begin(), open.end(), [&](uint32_t g) { return groups_[g].live == 1; });
 }
 
 MonotonicTime AttemptTracker::NextChange(MonotonicTime now) const {

@@ -33,6 +33,8 @@ class AttemptTracker {
   // The attempt broke or was refused. `counts` is false where the same replica may be asked as
   // often as time allows (overload). No effect on an attempt that has already ended.
   void Fail(uint32_t attempt, MonotonicTime now, bool counts = true);
+  // The attempt is given up through nobody's fault: neither counted nor is its worker left out.
+  void Withdraw(uint32_t attempt);
   // The attempt is late and its groups are also sent elsewhere, or cannot be: look again then.
   void Hedged(uint32_t attempt) { attempts_[attempt].late_at = kNever; }
   void PostponeHedge(uint32_t attempt, MonotonicTime late_at) {
@@ -49,6 +51,8 @@ class AttemptTracker {
   std::vector<uint32_t> Late(MonotonicTime now) const;
   std::vector<uint32_t> OpenGroups(uint32_t attempt) const;
   std::vector<uint32_t> Live() const;
+  // True where an open group of the live attempt has no other live attempt.
+  bool Alone(uint32_t attempt) const;
   // The next moment at which Allows or Late may change by itself; kNever if none.
   MonotonicTime NextChange(MonotonicTime now) const;
   WorkerId worker(uint32_t attempt) const { return attempts_[attempt].worker; }

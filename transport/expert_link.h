@@ -54,7 +54,8 @@ class ExpertLink {
   virtual ~ExpertLink() = default;
   // Never blocks on the peer. `done` runs exactly once, on any thread, possibly before Send
   // returns: with rows, or with the worker's refusal (FAILED_PRECONDITION wrong digest, NOT_FOUND
-  // not held, DATA_LOSS checksum or weights), or UNAVAILABLE when the link broke.
+  // not held, DATA_LOSS checksum or weights), or UNAVAILABLE when the link broke. Replies to other
+  // dispatches may be delivered meanwhile.
   virtual void Send(const ExpertDispatch& dispatch, ReplyFn done) = 0;
   // After it returns, no callback of `key` runs any more and its buffers are free. Never called
   // from a reply callback.

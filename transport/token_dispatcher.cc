@@ -95,6 +95,7 @@ struct Sent {
   MonotonicTime started;
   Duration late_after;
   uint32_t hedge_of = kNotAHedge;
+  bool left = false;  // its worker is no longer in the placement
   std::vector<float> reply;
 };
 
@@ -139,7 +140,10 @@ struct TokenDispatcher::Impl {
   void SendWaiting(DispatchHandle::Impl& h);
   void SendShare(DispatchHandle::Impl& h, WorkerShare share, uint32_t hedge_of);
   // What is with workers that the newest placement no longer has is not waited for.
-  void FailDisplaced(DispatchHandle::Impl& h);
+  // Attempts whose worker left the placement, or is in it behind another link.
+  void MoveDisplaced(DispatchHandle::Impl& h);
+  // No attempt is under way from which a reply can still be expected.
+  bool Hopeless(const DispatchHandle::Impl& h, MonotonicTime now) const;
   void HedgeLate(DispatchHandle::Impl& h);
   void Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now);
   void DrainReplies();
@@ -278,18 +282,37 @@ void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share
   });
 }
 
-void TokenDispatcher::Impl::FailDisplaced(DispatchHandle::Impl& h) {
+void TokenDispatcher::Impl::MoveDisplaced(DispatchHandle::Impl& h) {
   view = CurrentView();
   if (h.checked == view) return;
   h.checked = view;
   const MonotonicTime now = clock->Now();
   for (const uint32_t attempt : h.tracker.Live()) {
-    const Sent& sent = h.sent[attempt];
-    const auto it = view->links.find(sent.share.worker);
+    Sent& sent = h.sent[attempt];
+    const WorkerId id = sent.share.worker;
+    const auto it = view->links.find(id);
     if (it != view->links.end() && it->second == sent.link) continue;
+    if (it == view->links.end()) {
+      // It may be draining, about to answer: its work also goes elsewhere, the first reply wins.
+      h.last_error =
+          absl::UnavailableError(absl::StrCat("worker ", id.value(), " left the placement"));
+      sent.left = true;
+      if (h.tracker.Alone(attempt)) h.tracker.PostponeHedge(attempt, now);
+      continue;
+    }
+    h.last_error =
+        absl::UnavailableError(absl::StrCat("worker ", id.value(), " is at another address now"));
     if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
-    OnFailure(h, attempt, absl::UnavailableError("it is no longer in the placement"), now);
+    h.tracker.Withdraw(attempt);
   }
+}
+
+bool TokenDispatcher::Impl::Hopeless(const DispatchHandle::Impl& h, MonotonicTime now) const {
+  const std::vector<uint32_t> live = h.tracker.Live();
+  return std::all_of(live.begin(), live.end(), [&](uint32_t attempt) {
+    const Sent& sent = h.sent[attempt];
+    return sent.left && now >= sent.started + Duration{sent.late_after.ns * kHopelessFactor};
+  });
 }
 
 void TokenDispatcher::Impl::HedgeLate(DispatchHandle::Impl& h) {
@@ -304,7 +327,7 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
   const Sent& sent = h.sent[attempt];
   const std::vector<uint32_t> open = h.tracker.OpenGroups(attempt);
   const bool hopeless = now >= sent.started + Duration{sent.late_after.ns * kHopelessFactor};
-  if (hedge_budget < 1 && !hopeless) {
+  if (hedge_budget < 1 && !hopeless && !sent.left) {
     h.tracker.PostponeHedge(attempt, now + kRecheck);
     return;
   }
@@ -318,12 +341,17 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
   if (plan.unplaceable.empty()) {
     h.tracker.Hedged(attempt);
   } else {
-    h.tracker.PostponeHedge(attempt, now + std::max(sent.late_after, kRecheck));
+    const Duration pause = sent.left ? kRecheck : std::max(sent.late_after, kRecheck);
+    h.tracker.PostponeHedge(attempt, now + pause);
   }
   if (plan.shares.empty()) return;
-  hedge_budget = std::max(hedge_budget - 1, 0.0);
+  // Moving work away from a worker that has left is no guess that costs.
+  const bool moved = sent.left;
+  if (!moved) hedge_budget = std::max(hedge_budget - 1, 0.0);
   h.hedged = true;
-  for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), attempt);
+  for (WorkerShare& share : plan.shares) {
+    SendShare(h, std::move(share), moved ? kNotAHedge : attempt);
+  }
 }
 
 void TokenDispatcher::Impl::DrainReplies() {
@@ -520,12 +548,12 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
     if (h.tracker.done()) break;
     if (impl_->stopped()) return absl::CancelledError("the dispatcher was stopped");
     for (DispatchHandle::Impl* each : impl_->handles) {
-      impl_->FailDisplaced(*each);
+      impl_->MoveDisplaced(*each);
       impl_->SendWaiting(*each);
       impl_->HedgeLate(*each);
     }
     const MonotonicTime now = impl_->clock->Now();
-    const bool waiting = h.tracker.Live().empty();
+    const bool waiting = impl_->Hopeless(h, now);
     if (waiting && !h.waiting) {
       MutexLock lock(impl_->stats_mu);
       ++impl_->stats.waits_without_replica;

@@ -240,8 +240,39 @@ TEST_F(TokenDispatcherTest, AHungWorkerThatComesBackElsewhereIsAskedAgain) {
     dispatcher_->SetPlacement(moved);
   });
   EXPECT_TRUE(Run().ok());
-  EXPECT_LT(world_.clock.Now(), MonotonicTime{} + Duration::Millis(100));
+  EXPECT_EQ(world_.clock.Now(), MonotonicTime{} + Duration::Millis(11));
   EXPECT_EQ(world_.sent[WorkerId(2)], 2);
+}
+
+TEST_F(TokenDispatcherTest, AWorkerThatLeavesMayStillAnswer) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
+  FakeWorld::Behaviour slow;
+  slow.delay = Duration::Millis(30);
+  Misbehave(WorkerId(2), slow, 1);
+  world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
+    // The expert moves to a worker that is not connected yet.
+    world_.SetUp(WorkerId(3), false);
+    auto moved = FakePlacement(2, 3, {{1}, {3}, {1}});
+    moved->workers.erase(moved->workers.begin() + 1);
+    dispatcher_->SetPlacement(moved);
+  });
+  EXPECT_TRUE(Run().ok());
+  EXPECT_EQ(world_.clock.Now(), MonotonicTime{} + Duration::Millis(30));
+  EXPECT_EQ(world_.cancelled, 0);
+  EXPECT_EQ(world_.sent[WorkerId(3)], 0);
+}
+
+TEST_F(TokenDispatcherTest, AHungWorkerThatLeavesWithoutAnHeirEndsAtTheDeadline) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
+  FakeWorld::Behaviour hang;
+  hang.hang = true;
+  Misbehave(WorkerId(2), hang, 1);
+  world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
+    dispatcher_->SetPlacement(FakePlacement(2, 1, {{1}, {}, {1}}));
+  });
+  const absl::Status status = Run();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("worker 2 left the placement"));
 }
 
 TEST_F(TokenDispatcherTest, TheLateReplyOfAHedgedWorkerMayStillWin) {

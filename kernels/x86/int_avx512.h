@@ -184,8 +184,12 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
     LoadCodes<kCodes>(panel + w.values, u, codes);
     const UnitScales s = LoadScales<kScales>(w, panel, u);
     size_t r = 0;
-    for (; r + 8 <= t.rows; r += 8) StepRows<kScales, kWide, 8>(w, t, u, r, codes, s, out, carry);
-    if (r + 4 <= t.rows) StepRows<kScales, kWide, 4>(w, t, u, r, codes, s, out, carry), r += 4;
+    if constexpr (kScales != Scales::kHalves) {  // two sums a row: eight rows would not fit
+      for (; r + 8 <= t.rows; r += 8) {
+        StepRows<kScales, kWide, 8>(w, t, u, r, codes, s, out, carry);
+      }
+    }
+    for (; r + 4 <= t.rows; r += 4) StepRows<kScales, kWide, 4>(w, t, u, r, codes, s, out, carry);
     for (; r < t.rows; ++r) StepRows<kScales, kWide, 1>(w, t, u, r, codes, s, out, carry);
   }
 }

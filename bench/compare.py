@@ -19,11 +19,12 @@ import sys
 from plot import ratio_chart
 
 HERE = pathlib.Path(__file__).resolve().parent
-FIGURES = [
-    ("prefill_tok_s", "prefill 512"),
-    ("decode_tok_s", "decode, 1 sequence"),
-    ("decode_many_tok_s", "decode, 16 sequences"),
-]
+
+
+def labels(args):
+    return [("prefill_tok_s", f"prefill {args.prompt}"),
+            ("decode_tok_s", "decode, 1 sequence"),
+            ("decode_many_tok_s", f"decode, {args.sequences} sequences")]
 
 
 def run(command):
@@ -90,7 +91,7 @@ def main():
         for _ in range(args.rounds):
             ours.append(octet_figures(args, model))
             peers.append(peer_figures(args, model))
-        for key, label in FIGURES:
+        for key, label in labels(args):
             mine = statistics.median(r[key] for r in ours)
             peer = statistics.median(r[key] for r in peers)
             print(f"| {pathlib.Path(model).stem} | {label} | {mine:.0f} | {peer:.0f} | "

@@ -19,10 +19,11 @@ OCTET_IDENTITY_FULL=1 "$test_binary" --gtest_filter='*FullProduct*' >"$table" ||
   echo "# Identity: the same tokens from every way of computing them"
   echo
   echo "Written by \`scripts/identity-full.sh\`. Thirty-two requests (greedy and sampled) run on tiny"
-  echo "models in every combination of: in-process, or 1, 2, 3, 4, 8 workers behind local links or"
-  echo "gRPC; replication 1, 2; batch 1, 7, 32; prefill chunk 1, 16, 64, whole; 1, 2 threads; every"
-  echo "instruction set of the CPU (scalar, AVX2, AVX-512); preemption off and on; prefix cache off and"
-  echo "on. A run is equal when the SHA-256 of all tokens and of the bits of all log-probabilities is"
+  echo "models in every combination of: in-process, or 1, 2, 3, 4, 8 workers behind local links, gRPC or"
+  echo "shared memory; replication 1, 2; batch 1, 7, 32; prefill chunk 1, 16, 64, whole; 1, 2 threads;"
+  echo "every instruction set of the CPU (scalar, AVX2, AVX-512); preemption off and on. The prefix cache"
+  echo "(off, on) and micro-batches (1, 2) take turns over the runs. A run is equal when the SHA-256 of"
+  echo "all tokens and of the bits of all log-probabilities is"
   echo "that of the plainest run: in-process, scalar, one thread, one request at a time, no cache."
   echo
   echo "CPU: $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | sed 's/^ //')," \

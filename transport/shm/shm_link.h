@@ -32,11 +32,11 @@ struct ShmLinkOptions {
 };
 
 // Thread-safe. Send writes the rows in their final form and wakes the worker where it sleeps;
-// replies are copied out and checked in Poll, on the thread that combines, and in a Send that finds no
-// room. A thread of the link's
-// own connects, and again after a break with a pause that doubles; it sees the worker's death at
-// once and then fails what is in flight with UNAVAILABLE. RESOURCE_EXHAUSTED where
-// kLinkQueuedDispatchesMax dispatches are in flight already, or the arena has no room.
+// replies are copied out and checked in Poll, on the thread that combines, and in a Send that finds
+// no room. A thread of the link's own connects, and again after a break with a pause that doubles;
+// it sees the worker's death at once and then fails what is in flight with UNAVAILABLE.
+// RESOURCE_EXHAUSTED where kLinkQueuedDispatchesMax dispatches are in flight already, or the arena
+// has no room.
 class ShmLink final : public ExpertLink {
  public:
   // Starts to connect. RESOURCE_EXHAUSTED where no more files can be opened.

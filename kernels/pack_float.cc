@@ -75,10 +75,11 @@ absl::Status PackIntRow(const WeightFormat& format, const float* w, size_t k, si
     PackW4xRow(format, w, k, layout, lane, panel);
     return absl::OkStatus();
   }
+  OCTET_CHECK_GT(format.group, 0u);
   for (size_t begin = 0; begin < layout.padded_k; begin += format.group) {
     float values[kGroupMax] = {};
     for (size_t i = 0; i < format.group && begin + i < k; ++i) values[i] = w[begin + i];
-    QuantizedGroup group;
+    QuantizedGroup group{};
     const bool ok = format.bits == 4 ? QuantizeInt4(values, format.group, &group)
                                      : QuantizeInt8(values, format.group, &group);
     if (!ok) {

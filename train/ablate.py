@@ -15,7 +15,7 @@ import torch
 from data import replacing
 from evaluate import figures, held_out_sets
 from model import Config
-from train import Run, Settings, deterministic, read_stream, train
+from train import Run, Settings, read_stream, strictly, train
 
 
 def compare(args: argparse.Namespace, sets: dict[str, tuple[list[int], int]]) -> None:
@@ -67,14 +67,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     sets = held_out_sets(args.data, args.held_out)  # before training: it may not be there
-    try:
-        deterministic(True)
-        compare(args, sets)
-    except RuntimeError as error:  # an operation that can't repeat its bits here
-        print(f"not strict: {str(error)[:200]}", flush=True)
-        torch._dynamo.reset()
-        deterministic(False)
-        compare(args, sets)
+    strictly(lambda: compare(args, sets), lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

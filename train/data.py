@@ -25,7 +25,8 @@ import numpy as np
 import sentencepiece as spm
 
 UNKNOWN, BOS, EOS = 0, 1, 2
-ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]  # ids 3, 4, 5
+ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
+_, USER, ASSISTANT = range(EOS + 1, EOS + 1 + len(ROLES))
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}{{ eos_token }}"
@@ -154,13 +155,7 @@ def encode_chats(data: Path, seed: int, processes: int) -> None:
     chats = conversations(data, "train", seed)
     flat = [escaped(text) for turns in chats for turn in turns for text in turn]
     ids = _encode_all(data, flat, processes)
-    user, assistant = 3 + ROLES.index("<|user|>"), 3 + ROLES.index("<|assistant|>")
-    records = []
-    for turns in chats:
-        record = [BOS]
-        for _ in turns:
-            record += [user, *next(ids), assistant, *next(ids), EOS]
-        records.append(np.array(record, np.uint16))
+    records = [np.array(_joined(len(turns), ids), np.uint16) for turns in chats]
     chat_tokens = sum(map(len, records))
     stream = np.fromfile(data / "documents.bin", np.uint16)
     texts = np.split(stream, np.flatnonzero(stream == EOS)[:-1] + 1)
@@ -179,11 +174,16 @@ def encode_chats(data: Path, seed: int, processes: int) -> None:
     print(f"{sizes} tokens, {chat_tokens} of them in {len(chats)} conversations")
 
 
-def chat_ids(tokenizer, turns: Turns) -> list[int]:
+def _joined(turns: int, parts: Iterator[list[int]]) -> list[int]:
+    """A conversation as CHAT_TEMPLATE renders it; parts gives questions and answers in turn."""
     ids = [BOS]
-    for question, answer in turns:
-        ids += [4, *tokenizer.encode(escaped(question)), 5, *tokenizer.encode(escaped(answer)), EOS]
+    for _ in range(turns):
+        ids += [USER, *next(parts), ASSISTANT, *next(parts), EOS]
     return ids
+
+
+def chat_ids(tokenizer, turns: Turns) -> list[int]:
+    return _joined(len(turns), (tokenizer.encode(escaped(text)) for turn in turns for text in turn))
 
 
 class Batches:

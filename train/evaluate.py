@@ -60,7 +60,7 @@ def figures(model: Model, ids: list[int], size: int, length: int = LENGTH, batch
         nats += loss.double().sum().item()
         tokens += loss.numel()
         for i, r in enumerate(routings):
-            load[i] += torch.nn.functional.one_hot(r.experts, c.experts).sum((0, 1))
+            load[i] += r.load()
             entropy[i] += -(r.probs * r.probs.clamp_min(1e-9).log()).sum() / LN2
     share = tokens / len(ids)  # of the bytes, those in whole windows
     return {

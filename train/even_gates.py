@@ -76,9 +76,8 @@ def even_gate(h: list[torch.Tensor], weight: torch.Tensor, c: Config, keep: floa
     return new.detach()
 
 
-def load_figures(h: torch.Tensor, weight: torch.Tensor, c: Config) -> float:
-    routing = route(h, weight, c.gate, c.top_k, None)
-    load = F.one_hot(routing.experts, c.experts).sum((0, 1)).float()
+def worst_load(h: torch.Tensor, weight: torch.Tensor, c: Config) -> float:
+    load = route(h, weight, c.gate, c.top_k, None).load().float()
     return (load.max() / load.mean()).item()
 
 
@@ -95,12 +94,12 @@ def even_gates(model: Model, windows: list[torch.Tensor], keep: float, steps: in
             attended.append(torch.cat(parts))
             h = F.rms_norm(attended[-1], (c.hidden,), layer.ffn_norm, c.eps)
             inputs.append(h.reshape(-1, c.hidden))
-        before = [load_figures(h, layer.gate, c) for h in inputs]
+        before = [worst_load(h, layer.gate, c) for h in inputs]
         with torch.enable_grad():
             gate = even_gate(inputs, layer.gate.detach().clone(), c, keep, steps)
         layer.gate.copy_(gate)
         layer.gate.copy_(layer.gate.to(torch.bfloat16).float())
-        after = [load_figures(h, layer.gate, c) for h in inputs]
+        after = [worst_load(h, layer.gate, c) for h in inputs]
         log(f"layer {number}: max/mean load {before[0]:.2f} -> {after[0]:.2f} on documents, "
             f"{before[1]:.2f} -> {after[1]:.2f} on conversations")
         experts = model.experts(layer)

@@ -62,6 +62,10 @@ class Routing(NamedTuple):
     experts: Tensor
     weights: Tensor
 
+    def load(self) -> Tensor:
+        """Tokens by expert [E]."""
+        return F.one_hot(self.experts.detach(), self.probs.shape[-1]).sum((0, 1))
+
 
 def gate_logits(x: Tensor, weight: Tensor, kind: str) -> Tensor:
     """x [N, H] and weight in f32. attention: weight [3E, H] holds query, key and value."""
@@ -349,12 +353,11 @@ class Model(nn.Module):
         text = self.token_loss(
             x.reshape(-1, self.config.hidden), self.embedding.to(self.compute), ids[:, 1:].flatten()
         )
-        e = self.config.experts
         return Losses(
             text.mean(),
             torch.stack([balance_loss(r.probs, r.experts) for r in routings]).mean(),
             torch.stack([z_loss(r.logits) for r in routings]).mean(),
-            torch.stack([F.one_hot(r.experts.detach(), e).sum((0, 1)) for r in routings]),
+            torch.stack([r.load() for r in routings]),
         )
 
 

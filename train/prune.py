@@ -21,7 +21,6 @@ from pathlib import Path
 
 import sentencepiece as spm
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data import Batches
@@ -88,7 +87,7 @@ def usage(model: Model, parts: list[Window]) -> Tensor:
         for w in parts:
             _, routings = model.hidden(torch.tensor([w.ids], device=device))
             for i, r in enumerate(routings):
-                total[i] += F.one_hot(r.experts, model.config.experts).sum((0, 1)).cpu()
+                total[i] += r.load().cpu()
     return total
 
 
@@ -146,20 +145,9 @@ def finetune(model: Model, args, masks: list[dict[str, Tensor]] | None) -> None:
 
 def measure(model: Model, sets: dict[str, list[Window]]) -> dict:
     return {
-        f"bits_per_byte_{name}": bits_per_byte([logprobs(model, w.ids) for w in parts], parts)
+        f"bits_per_byte_{name}": bits_per_byte([torch_logprobs(model, w.ids) for w in parts], parts)
         for name, parts in sets.items()
     }
-
-
-def logprobs(model: Model, ids: list[int]) -> Tensor:
-    device = model.embedding.device
-    if device.type == "cpu":
-        return torch_logprobs(model, ids)
-    with torch.inference_mode():
-        hidden, _ = model.hidden(torch.tensor([ids[:-1]], device=device))
-        logits = F.linear(hidden[0].float(), model.embedding)
-        targets = torch.tensor(ids[1:], device=device)
-        return torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].cpu()
 
 
 def expert_weights(model: Model) -> tuple[int, int]:

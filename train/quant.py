@@ -144,15 +144,13 @@ def _fold(w: Tensor, d: Tensor, f: Tensor, group: int, dtype) -> Tensor:
 
 
 @torch.no_grad()
-def round_trip(model, experts: str, group: int, rest: bool = True) -> None:
+def round_trip(model, experts: str, group: int) -> None:
     """Replaces a model's weights by what the server's formats keep of them: experts "int4" or "w4x",
     and with `rest` attention and embedding in int8, in groups of the same size as `octet pack` does."""
     give_back = {"int4": partial(int4, group=group), "w4x": partial(w4x_values, group=group)}[experts]
     for layer in model.layers:
         for name in ("gate_up", "down"):
             getattr(layer, name).copy_(give_back(getattr(layer, name)))
-        if rest:
-            for name in ("q", "k", "v", "o"):
-                getattr(layer, name).copy_(int8(getattr(layer, name), group))
-    if rest:
-        model.embedding.copy_(int8(model.embedding, group))
+        for name in ("q", "k", "v", "o"):
+            getattr(layer, name).copy_(int8(getattr(layer, name), group))
+    model.embedding.copy_(int8(model.embedding, group))

@@ -30,7 +30,7 @@ import torch
 from evaluate import LENGTH, figures, held_out_ids, held_out_sets
 from model import Config
 from quant import round_trip
-from train import Run, Settings, copied, deterministic, read_stream, train
+from train import Run, Settings, copied, read_stream, strictly, train
 
 HERE = Path(__file__).parent
 FILE_BYTES = 15 << 20
@@ -165,19 +165,14 @@ class Release:
         """Compiles what training needs. Chooses strict operations, or does without where one is
         missing, and notes whether two short runs end in the same bits."""
         short = dataclasses.replace(self.settings, steps=1000, seconds=0, quantise=0.998)
-        for strict in (True, False):
-            try:
-                deterministic(strict)
-                digests = []
-                for _ in range(2):
-                    run = self.new_run(short)
-                    for _ in range(4):  # two of them quantised
-                        run.do_step()
-                    digests.append(digest(run.model))
-                break
-            except RuntimeError as error:
-                self.log(f"strict operations failed: {str(error)[:300]}")
-                torch._dynamo.reset()
+
+        def short_run() -> str:
+            run = self.new_run(short)
+            for _ in range(4):  # two of them quantised
+                run.do_step()
+            return digest(run.model)
+
+        strict, digests = strictly(lambda: [short_run(), short_run()], self.log)
         self.results["strict"], self.results["repeatable"] = strict, digests[0] == digests[1]
         self.log(f"strict {strict}, digests {digests}")
 

@@ -61,7 +61,7 @@ class GateCount:
 
     def add(self, routings) -> None:
         for i, r in enumerate(routings):
-            self.tokens[i] += F.one_hot(r.experts, self.tokens.shape[1]).sum((0, 1))
+            self.tokens[i] += r.load()
             p = r.probs.double()
             self.entropy[i] += -(p * p.clamp_min(1e-30).log2()).sum()
         rows, k = routings[0].experts.shape
@@ -85,12 +85,14 @@ class GateCount:
 
 @torch.inference_mode()
 def torch_logprobs(model: Model, ids: list[int], noise=None, count: GateCount | None = None):
-    x = torch.tensor([ids[:-1]])
+    device = model.embedding.device
+    x = torch.tensor([ids[:-1]], device=device)
     hidden, routings = model.hidden(x, noise)
     logits = F.linear(hidden[0].float(), model.embedding.float())
     if count is not None:
         count.add(routings)
-    return torch.log_softmax(logits, -1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    targets = torch.tensor(ids[1:], device=device)
+    return torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].cpu()
 
 
 def random_gate(model: Model, parts: list[Window], seed: int) -> list[torch.Tensor]:

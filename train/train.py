@@ -23,7 +23,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats it
 import numpy as np
 import torch
 
-from data import Batches
+from data import Batches, replacing
 from model import Config, Model, to_dict
 from optim import Optimiser
 from quant import W4xTraining
@@ -66,6 +66,18 @@ def deterministic(strict: bool = True) -> None:
     # Otherwise every torch.empty would be filled, which nothing here needs.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+def strictly(work, log):
+    """(True, work()) with strict operations; (False, work()) without, where one is missing here."""
+    try:
+        deterministic(True)
+        return True, work()
+    except RuntimeError as error:
+        log(f"strict operations failed: {str(error)[:300]}")
+        torch._dynamo.reset()
+        deterministic(False)
+        return False, work()
 
 
 class Run:
@@ -162,8 +174,8 @@ def copied(state):
 
 
 def save(state: dict, path: Path) -> None:
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with replacing(path) as part:
+        torch.save(state, part)
 
 
 def read_stream(path: Path, device: str) -> torch.Tensor:

@@ -40,30 +40,26 @@ std::vector<uint32_t> AttemptTracker::Succeed(uint32_t attempt) {
   return completed;
 }
 
-void AttemptTracker::Fail(uint32_t attempt, MonotonicTime now, bool counts) {
+bool AttemptTracker::End(uint32_t attempt, bool counts) {
   Attempt& a = attempts_[attempt];
-  if (!a.live) return;
+  if (!a.live) return false;
   a.live = false;
   for (const uint32_t g : a.groups) {
     --groups_[g].live;
     if (!counts && groups_[g].tried > 0) --groups_[g].tried;
   }
+  return true;
+}
+
+void AttemptTracker::Fail(uint32_t attempt, MonotonicTime now, bool counts) {
+  if (!End(attempt, counts)) return;
+  const WorkerId worker = attempts_[attempt].worker;
   auto it = std::find_if(exclusions_.begin(), exclusions_.end(),
-                         [&](const Exclusion& e) { return e.worker == a.worker; });
-  if (it == exclusions_.end()) it = exclusions_.insert(it, {a.worker, 0, {}});
+                         [&](const Exclusion& e) { return e.worker == worker; });
+  if (it == exclusions_.end()) it = exclusions_.insert(it, {worker, 0, {}});
   const uint32_t doublings = std::min(it->failures++, 16u);
   const Duration backoff{std::min(policy_.backoff_min.ns << doublings, policy_.backoff_max.ns)};
   it->until = now + backoff;
-}
-
-void AttemptTracker::Withdraw(uint32_t attempt) {
-  Attempt& a = attempts_[attempt];
-  if (!a.live) return;
-  a.live = false;
-  for (const uint32_t g : a.groups) {
-    --groups_[g].live;
-    if (groups_[g].tried > 0) --groups_[g].tried;
-  }
 }
 
 std::vector<uint32_t> AttemptTracker::Waiting(Epoch epoch) const {

@@ -34,7 +34,7 @@ class AttemptTracker {
   // often as time allows (overload). No effect on an attempt that has already ended.
   void Fail(uint32_t attempt, MonotonicTime now, bool counts = true);
   // The attempt is given up through nobody's fault: neither counted nor is its worker left out.
-  void Withdraw(uint32_t attempt);
+  void Withdraw(uint32_t attempt) { End(attempt, false); }
   // The attempt is late and its groups are also sent elsewhere, or cannot be: look again then.
   void Hedged(uint32_t attempt) { attempts_[attempt].late_at = kNever; }
   void PostponeHedge(uint32_t attempt, MonotonicTime late_at) {
@@ -71,6 +71,9 @@ class AttemptTracker {
     MonotonicTime late_at;
     bool live = true;
   };
+  // Ends an attempt that gave nothing. False where it had ended already.
+  bool End(uint32_t attempt, bool counts);
+
   struct Exclusion {
     WorkerId worker;
     uint32_t failures = 0;

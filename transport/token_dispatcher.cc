@@ -97,6 +97,11 @@ struct Sent {
   uint32_t hedge_of = kNotAHedge;
   bool left = false;  // its worker is no longer in the placement
   std::vector<float> reply;
+
+  // So late that a reply can hardly be expected.
+  bool Hopeless(MonotonicTime now) const {
+    return now >= started + Duration{late_after.ns * kHopelessFactor};
+  }
 };
 
 }  // namespace
@@ -139,11 +144,12 @@ struct TokenDispatcher::Impl {
                                       const std::vector<uint32_t>& indices) const;
   void SendWaiting(DispatchHandle::Impl& h);
   void SendShare(DispatchHandle::Impl& h, WorkerShare share, uint32_t hedge_of);
-  // What is with workers that the newest placement no longer has is not waited for.
-  // Attempts whose worker left the placement, or is in it behind another link.
+  // Sends elsewhere, where it can, what is with workers that left the placement or are in it behind
+  // another link.
   void MoveDisplaced(DispatchHandle::Impl& h);
-  // No attempt is under way from which a reply can still be expected.
-  bool Hopeless(const DispatchHandle::Impl& h, MonotonicTime now) const;
+  // False where nothing is under way but with workers that left and are past hope.
+  bool UnderWay(const DispatchHandle::Impl& h, MonotonicTime now) const;
+  void Cancel(const Sent& sent);
   void HedgeLate(DispatchHandle::Impl& h);
   void Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now);
   void DrainReplies();
@@ -292,26 +298,24 @@ void TokenDispatcher::Impl::MoveDisplaced(DispatchHandle::Impl& h) {
     const WorkerId id = sent.share.worker;
     const auto it = view->links.find(id);
     if (it != view->links.end() && it->second == sent.link) continue;
-    if (it == view->links.end()) {
+    sent.left = it == view->links.end();
+    h.last_error = absl::UnavailableError(absl::StrCat(
+        "worker ", id.value(), sent.left ? " left the placement" : " is at another address now"));
+    if (!sent.left) {
+      Cancel(sent);
+      h.tracker.Withdraw(attempt);
+    } else if (h.tracker.Alone(attempt)) {
       // It may be draining, about to answer: its work also goes elsewhere, the first reply wins.
-      h.last_error =
-          absl::UnavailableError(absl::StrCat("worker ", id.value(), " left the placement"));
-      sent.left = true;
-      if (h.tracker.Alone(attempt)) h.tracker.PostponeHedge(attempt, now);
-      continue;
+      h.tracker.PostponeHedge(attempt, now);
     }
-    h.last_error =
-        absl::UnavailableError(absl::StrCat("worker ", id.value(), " is at another address now"));
-    if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
-    h.tracker.Withdraw(attempt);
   }
 }
 
-bool TokenDispatcher::Impl::Hopeless(const DispatchHandle::Impl& h, MonotonicTime now) const {
+bool TokenDispatcher::Impl::UnderWay(const DispatchHandle::Impl& h, MonotonicTime now) const {
   const std::vector<uint32_t> live = h.tracker.Live();
-  return std::all_of(live.begin(), live.end(), [&](uint32_t attempt) {
+  return std::any_of(live.begin(), live.end(), [&](uint32_t attempt) {
     const Sent& sent = h.sent[attempt];
-    return sent.left && now >= sent.started + Duration{sent.late_after.ns * kHopelessFactor};
+    return !sent.left || !sent.Hopeless(now);
   });
 }
 
@@ -326,8 +330,7 @@ void TokenDispatcher::Impl::HedgeLate(DispatchHandle::Impl& h) {
 void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now) {
   const Sent& sent = h.sent[attempt];
   const std::vector<uint32_t> open = h.tracker.OpenGroups(attempt);
-  const bool hopeless = now >= sent.started + Duration{sent.late_after.ns * kHopelessFactor};
-  if (hedge_budget < 1 && !hopeless && !sent.left) {
+  if (hedge_budget < 1 && !sent.Hopeless(now) && !sent.left) {
     h.tracker.PostponeHedge(attempt, now + kRecheck);
     return;
   }
@@ -346,12 +349,10 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
   }
   if (plan.shares.empty()) return;
   // Moving work away from a worker that has left is no guess that costs.
-  const bool moved = sent.left;
-  if (!moved) hedge_budget = std::max(hedge_budget - 1, 0.0);
+  const uint32_t hedge_of = sent.left ? kNotAHedge : attempt;
+  if (!sent.left) hedge_budget = std::max(hedge_budget - 1, 0.0);
   h.hedged = true;
-  for (WorkerShare& share : plan.shares) {
-    SendShare(h, std::move(share), moved ? kNotAHedge : attempt);
-  }
+  for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), hedge_of);
 }
 
 void TokenDispatcher::Impl::DrainReplies() {
@@ -444,11 +445,12 @@ void TokenDispatcher::Impl::OnFailure(DispatchHandle::Impl& h, uint32_t attempt,
   }
 }
 
+void TokenDispatcher::Impl::Cancel(const Sent& sent) {
+  if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
+}
+
 void TokenDispatcher::Impl::CancelLive(DispatchHandle::Impl& h) {
-  for (const uint32_t attempt : h.tracker.Live()) {
-    const Sent& sent = h.sent[attempt];
-    if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
-  }
+  for (const uint32_t attempt : h.tracker.Live()) Cancel(h.sent[attempt]);
 }
 
 void TokenDispatcher::Impl::Sleep(DispatchHandle::Impl& h, Doorbell::Seen seen, MonotonicTime now,
@@ -553,7 +555,7 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
       impl_->HedgeLate(*each);
     }
     const MonotonicTime now = impl_->clock->Now();
-    const bool waiting = impl_->Hopeless(h, now);
+    const bool waiting = !impl_->UnderWay(h, now);
     if (waiting && !h.waiting) {
       MutexLock lock(impl_->stats_mu);
       ++impl_->stats.waits_without_replica;

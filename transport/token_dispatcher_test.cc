@@ -45,6 +45,11 @@ class TokenDispatcherTest : public ::testing::Test {
       return w == id && (*left)-- > 0 ? how : good;
     };
   }
+  void Hang(WorkerId id, int times) {
+    FakeWorld::Behaviour hang;
+    hang.hang = true;
+    Misbehave(id, hang, times);
+  }
 
   FakeWorld world_;
   FakeStep step_;
@@ -189,9 +194,7 @@ TEST_F(TokenDispatcherTest, AWrongDigestIsNotAskedAgainUnderThisPlacement) {
 
 TEST_F(TokenDispatcherTest, AHungWorkerIsHedgedAndThenPassedOver) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {2, 1}, {1, 2}}));
-  FakeWorld::Behaviour hang;
-  hang.hang = true;
-  Misbehave(WorkerId(1), hang, 1000);
+  Hang(WorkerId(1), 1000);
   EXPECT_TRUE(Run().ok());
   EXPECT_EQ(dispatcher_->stats().hedges, 1u);
   EXPECT_EQ(dispatcher_->stats().hedges_won, 1u);
@@ -204,9 +207,7 @@ TEST_F(TokenDispatcherTest, AHungWorkerIsHedgedAndThenPassedOver) {
 
 TEST_F(TokenDispatcherTest, AHungWorkerWithoutAReplicaIsWaitedForUntilAPlacementHelps) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
-  FakeWorld::Behaviour hang;
-  hang.hang = true;
-  Misbehave(WorkerId(1), hang, 1000);
+  Hang(WorkerId(1), 1000);
   world_.At(MonotonicTime{} + Duration::Millis(3'000), [&] {
     dispatcher_->SetPlacement(FakePlacement(2, 2, {{2}, {2}, {2}}));
   });
@@ -216,9 +217,7 @@ TEST_F(TokenDispatcherTest, AHungWorkerWithoutAReplicaIsWaitedForUntilAPlacement
 
 TEST_F(TokenDispatcherTest, AHungWorkerThatLeavesThePlacementIsNotWaitedFor) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
-  FakeWorld::Behaviour hang;
-  hang.hang = true;
-  Misbehave(WorkerId(2), hang, 1000);
+  Hang(WorkerId(2), 1000);
   world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
     dispatcher_->SetPlacement(FakePlacement(2, 1, {{1}, {1}, {1}}));
   });
@@ -231,9 +230,7 @@ TEST_F(TokenDispatcherTest, AHungWorkerThatLeavesThePlacementIsNotWaitedFor) {
 
 TEST_F(TokenDispatcherTest, AHungWorkerThatComesBackElsewhereIsAskedAgain) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
-  FakeWorld::Behaviour hang;
-  hang.hang = true;
-  Misbehave(WorkerId(2), hang, 1);
+  Hang(WorkerId(2), 1);
   world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
     const auto moved = FakePlacement(2, 2, {{1}, {2}, {1}});
     moved->workers[1].address = "elsewhere";
@@ -264,9 +261,7 @@ TEST_F(TokenDispatcherTest, AWorkerThatLeavesMayStillAnswer) {
 
 TEST_F(TokenDispatcherTest, AHungWorkerThatLeavesWithoutAnHeirEndsAtTheDeadline) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
-  FakeWorld::Behaviour hang;
-  hang.hang = true;
-  Misbehave(WorkerId(2), hang, 1);
+  Hang(WorkerId(2), 1);
   world_.At(MonotonicTime{} + Duration::Millis(10), [&] {
     dispatcher_->SetPlacement(FakePlacement(2, 1, {{1}, {}, {1}}));
   });

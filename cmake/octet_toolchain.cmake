@@ -21,15 +21,17 @@ if(OCTET_MOLD)
 endif()
 
 # Exactness: the compiler may neither fuse nor reorder floating point (docs/numerics.md).
-add_compile_options(-ffp-contract=off -fno-fast-math -Wall -Wextra -Werror=return-type
-                    -Wno-unused-parameter -fno-omit-frame-pointer)
+# CUDA sources have flags of their own (kernels/cuda/CMakeLists.txt).
+set(octet_flags -ffp-contract=off -fno-fast-math -Wall -Wextra -Werror=return-type
+                -Wno-unused-parameter -fno-omit-frame-pointer)
+add_compile_options("$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:${octet_flags}>")
 string(REPLACE "-O3" "-O2" CMAKE_CXX_FLAGS_RELEASE "${CMAKE_CXX_FLAGS_RELEASE}")
 # CHECK stays on in release builds and is our own; NDEBUG only silences assert in dependencies.
 if(OCTET_SANITIZE)
-  add_compile_options(-fsanitize=${OCTET_SANITIZE} -fno-sanitize-recover=all)
+  add_compile_options("$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-fsanitize=${OCTET_SANITIZE};-fno-sanitize-recover=all>")
   add_link_options(-fsanitize=${OCTET_SANITIZE})
 else()
-  add_compile_options(-fstack-protector-strong)
+  add_compile_options("$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-fstack-protector-strong>")
   add_link_options(-Wl,-z,relro,-z,now)
 endif()
 

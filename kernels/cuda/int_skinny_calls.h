@@ -1,0 +1,45 @@
+// The skinny products of each codec (int_skinny.cuh), for the file that chooses among them.
+#ifndef OCTET_KERNELS_CUDA_INT_SKINNY_CALLS_H_
+#define OCTET_KERNELS_CUDA_INT_SKINNY_CALLS_H_
+
+#include "kernels/cuda/int_kernels.h"
+
+namespace octet::cuda {
+
+struct SkinnyShape {
+  uint32_t n;
+  uint32_t panels;
+  uint32_t chunks;
+  uint32_t weight_groups;
+  size_t panel_bytes;
+  size_t scales_at;  // of w4x, in a panel
+};
+
+struct SkinnyCall {
+  cudaStream_t stream;
+  uint32_t experts;
+  uint32_t rows_max;  // of one matrix
+  SkinnyShape shape;
+  EntryMap map;
+  QuantRows x;
+  // May begin while the launch ahead of it drains. That one must be of this file and read nothing
+  // that is not complete when it begins.
+  bool early;
+};
+
+int SkinnyProductInt4(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
+                      size_t y_stride);
+int SkinnyProductInt8(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
+                      size_t y_stride);
+int SkinnyProductW4x(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
+                     size_t y_stride);
+int SkinnyGateUpInt4(uint32_t group, const SkinnyCall& c, const MatrixSet& gate,
+                     const MatrixSet& up, const MiddleOut& out);
+int SkinnyGateUpInt8(uint32_t group, const SkinnyCall& c, const MatrixSet& gate,
+                     const MatrixSet& up, const MiddleOut& out);
+int SkinnyGateUpW4x(uint32_t group, const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
+                    const MiddleOut& out);
+
+}  // namespace octet::cuda
+
+#endif  // OCTET_KERNELS_CUDA_INT_SKINNY_CALLS_H_

@@ -1,0 +1,9 @@
+#include "kernels/cuda/int_wide.cuh"
+
+namespace octet::cuda {
+
+int LaunchWideInt4(uint32_t group, cudaStream_t stream, const WideCall& call, uint32_t blocks) {
+  return LaunchWideOf<4, false>(group, stream, call, blocks);
+}
+
+}  // namespace octet::cuda

@@ -1,0 +1,211 @@
+#include "kernels/cuda_experts.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/check.h"
+#include "core/status_macros.h"
+#include "kernels/cuda_library.h"
+
+namespace octet {
+namespace {
+
+size_t AlignUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// Where the parts of a call's input lie, on the host and on the device alike.
+struct InputLayout {
+  InputLayout(size_t experts, size_t entries, size_t rows, size_t padded_k, size_t groups) {
+    const auto take = [this](size_t size) {
+      const size_t begin = bytes;
+      bytes += AlignUp(size);
+      return begin;
+    };
+    table = take(experts * sizeof(cuda::ExpertMatrices));
+    offsets = take((experts + 1) * sizeof(uint32_t));
+    indices = take(entries * sizeof(uint32_t));
+    scales = take(rows * groups * sizeof(float));
+    q = take(rows * padded_k);
+  }
+  size_t table, offsets, indices, scales, q;
+  size_t bytes = 0;
+};
+
+cuda::Matrix MatrixOf(const PackedWeights& w) { return {w.format, w.n, w.k, w.data}; }
+cuda::ExpertMatrices MatricesOf(const ExpertWeights& w) {
+  return {MatrixOf(w.gate), MatrixOf(w.up), MatrixOf(w.down)};
+}
+
+// Device memory that its last owner frees.
+absl::StatusOr<std::shared_ptr<uint8_t>> Allocate(const cuda::CudaApi& api, size_t bytes,
+                                                  absl::string_view what) {
+  void* memory = nullptr;
+  OCTET_RETURN_IF_ERROR(CudaStatus(api, api.allocate(bytes, &memory), what));
+  return std::shared_ptr<uint8_t>(static_cast<uint8_t*>(memory),
+                                  [&api](uint8_t* p) { api.release(p); });
+}
+
+}  // namespace
+
+CudaExperts::CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max)
+    : api_(api), device_(device), rows_max_(rows_max) {}
+
+absl::StatusOr<std::unique_ptr<CudaExperts>> CudaExperts::Create(int device, size_t rows_max) {
+  OCTET_ASSIGN_OR_RETURN(const cuda::CudaApi* api, OpenCudaApi());
+  int count = 0;
+  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->device_count(&count), "counting devices"));
+  if (device < 0 || device >= count) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("CUDA device ", device, ": there are ", count, ", counted from 0"));
+  }
+  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->set_device(device), "choosing the device"));
+  std::unique_ptr<CudaExperts> out(new CudaExperts(*api, device, rows_max));
+  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->create_stream(&out->stream_), "making a stream"));
+  return out;
+}
+
+CudaExperts::~CudaExperts() {
+  for (const Buffer* b : {&device_in_, &device_out_, &scratch_}) {
+    if (b->data != nullptr) api_.release(b->data);
+  }
+  for (const Buffer* b : {&host_in_, &host_out_}) {
+    if (b->data != nullptr) api_.release_host(b->data);
+  }
+  if (stream_ != nullptr) api_.destroy_stream(stream_);
+}
+
+absl::Status CudaExperts::Supports(const ExpertWeights& weights) {
+  for (const PackedWeights* w : {&weights.gate, &weights.up, &weights.down}) {
+    if (!w->format.is_integer()) {
+      return absl::UnimplementedError(absl::StrCat(
+          "experts in ", WeightFormatName(w->format),
+          " are not computed on a CUDA device, whose bits would differ from the host's; integer "
+          "formats are (octet pack --experts int4g128)"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<DeviceExpert> CudaExperts::Upload(absl::Span<const ExpertWeights> layers) const {
+  OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
+  size_t total = 0, largest = 0;
+  for (const ExpertWeights& layer : layers) {
+    OCTET_RETURN_IF_ERROR(Supports(layer));
+    for (const PackedWeights* w : {&layer.gate, &layer.up, &layer.down}) {
+      total += api_.matrix_bytes(w->format, w->n, w->k);
+      largest = std::max(largest, PackedBytes(w->format, w->n, w->k));
+    }
+  }
+  OCTET_ASSIGN_OR_RETURN(const auto memory, Allocate(api_, total, "memory for an expert"));
+  OCTET_ASSIGN_OR_RETURN(const auto packed, Allocate(api_, largest, "memory to load an expert"));
+  DeviceExpert out;
+  out.bytes = total;
+  out.memory = memory;
+  size_t at = 0;
+  for (const ExpertWeights& layer : layers) {
+    ExpertWeights placed = layer;
+    for (PackedWeights* w : {&placed.gate, &placed.up, &placed.down}) {
+      uint8_t* to = memory.get() + at;
+      at += api_.matrix_bytes(w->format, w->n, w->k);
+      int error = api_.copy(nullptr, packed.get(), w->data, PackedBytes(w->format, w->n, w->k));
+      if (error == 0) error = api_.tile_matrix(nullptr, w->format, w->n, w->k, packed.get(), to);
+      // The next matrix comes through the same memory.
+      if (error == 0) error = api_.synchronize(nullptr);
+      OCTET_RETURN_IF_ERROR(CudaStatus(api_, error, "loading an expert"));
+      w->data = to;
+      w->device = {DeviceKind::kCuda, device_};
+    }
+    out.layers.push_back(placed);
+  }
+  return out;
+}
+
+absl::Status CudaExperts::Reserve(size_t in_bytes, size_t out_bytes, size_t scratch_bytes) {
+  const auto grow = [this](Buffer* b, size_t bytes, bool host) -> absl::Status {
+    if (b->bytes >= bytes) return absl::OkStatus();
+    if (b->data != nullptr) host ? api_.release_host(b->data) : api_.release(b->data);
+    *b = {};
+    const int error = host ? api_.allocate_host(bytes, &b->data) : api_.allocate(bytes, &b->data);
+    OCTET_RETURN_IF_ERROR(CudaStatus(api_, error, "memory for rows"));
+    b->bytes = bytes;
+    return absl::OkStatus();
+  };
+  OCTET_RETURN_IF_ERROR(grow(&host_in_, in_bytes, true));
+  OCTET_RETURN_IF_ERROR(grow(&host_out_, out_bytes, true));
+  OCTET_RETURN_IF_ERROR(grow(&device_in_, in_bytes, false));
+  OCTET_RETURN_IF_ERROR(grow(&device_out_, out_bytes, false));
+  return grow(&scratch_, scratch_bytes, false);
+}
+
+absl::Status CudaExperts::Run(const QuantizedRows& x, absl::Span<const DeviceExpertRows> experts) {
+  OCTET_CHECK(!experts.empty());
+  OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
+  size_t entries = 0, most = 0;
+  for (const DeviceExpertRows& e : experts) {
+    entries += e.rows.size();
+    most = std::max(most, e.rows.size());
+  }
+  OCTET_CHECK_LE(entries, rows_max_);
+  if (entries == 0) return absl::OkStatus();
+  const cuda::ExpertMatrices shape = MatricesOf(*experts[0].weights);
+  const size_t hidden = shape.down.n, groups = x.padded_k / x.group;
+  const InputLayout layout(experts.size(), entries, entries, x.padded_k, groups);
+  OCTET_RETURN_IF_ERROR(
+      Reserve(layout.bytes, entries * hidden * sizeof(float),
+              api_.moe_scratch_bytes(shape, static_cast<uint32_t>(experts.size()), entries)));
+
+  // The rows travel in the order of the experts, so that entry i is row i.
+  auto* in = static_cast<uint8_t*>(host_in_.data);
+  auto* offsets = reinterpret_cast<uint32_t*>(in + layout.offsets);
+  auto* indices = reinterpret_cast<uint32_t*>(in + layout.indices);
+  auto* scales = reinterpret_cast<float*>(in + layout.scales);
+  auto* q = reinterpret_cast<int8_t*>(in + layout.q);
+  uint32_t entry = 0;
+  for (size_t e = 0; e < experts.size(); ++e) {
+    const cuda::ExpertMatrices matrices = MatricesOf(*experts[e].weights);
+    std::memcpy(in + layout.table + e * sizeof(matrices), &matrices, sizeof(matrices));
+    offsets[e] = entry;
+    for (const uint32_t row : experts[e].rows) {
+      indices[entry] = entry;
+      std::memcpy(q + entry * x.padded_k, x.q + row * x.padded_k, x.padded_k);
+      std::memcpy(scales + entry * groups, x.scales + row * groups, groups * sizeof(float));
+      ++entry;
+    }
+  }
+  offsets[experts.size()] = entry;
+
+  auto* device = static_cast<uint8_t*>(device_in_.data);
+  const cuda::RowGroups rows{static_cast<uint32_t>(experts.size()),
+                             reinterpret_cast<const uint32_t*>(device + layout.offsets),
+                             reinterpret_cast<const uint32_t*>(device + layout.indices),
+                             static_cast<uint32_t>(most), static_cast<uint32_t>(entries)};
+  int error = api_.copy(stream_, device, in, layout.bytes);
+  if (error == 0) {
+    error = api_.moe_ffn(stream_, shape,
+                         reinterpret_cast<const cuda::ExpertMatrices*>(device + layout.table), rows,
+                         reinterpret_cast<const int8_t*>(device + layout.q),
+                         reinterpret_cast<const float*>(device + layout.scales), scratch_.data,
+                         static_cast<float*>(device_out_.data));
+  }
+  const size_t out_bytes = entries * hidden * sizeof(float);
+  if (error == 0) error = api_.copy(stream_, host_out_.data, device_out_.data, out_bytes);
+  if (error == 0) error = api_.synchronize(stream_);
+  OCTET_RETURN_IF_ERROR(CudaStatus(api_, error, "computing experts"));
+  const auto* result = static_cast<const float*>(host_out_.data);
+  for (const DeviceExpertRows& e : experts) {
+    for (size_t r = 0; r < e.rows.size(); ++r, result += hidden) {
+      std::memcpy(e.out.row(r), result, hidden * sizeof(float));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string CudaExperts::Description() const {
+  cuda::DeviceProperties p{};
+  if (api_.device_properties(device_, &p) != 0) return absl::StrCat("CUDA device ", device_);
+  return absl::StrFormat("%s, %.1f GiB", p.name, static_cast<double>(p.memory_bytes) / (1u << 30));
+}
+
+}  // namespace octet

@@ -1,0 +1,74 @@
+// Experts in the memory of a CUDA device, computed there: rows come from the host and return to it.
+// The bits are those of kernels.h's ExpertFfn.
+#ifndef OCTET_KERNELS_CUDA_EXPERTS_H_
+#define OCTET_KERNELS_CUDA_EXPERTS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/cuda/cuda_api.h"
+#include "kernels/kernels.h"
+
+namespace octet {
+
+// Weights of one expert, every layer, on a device. `memory` owns what they point to.
+struct DeviceExpert {
+  std::vector<ExpertWeights> layers;
+  uint64_t bytes = 0;
+  std::shared_ptr<const void> memory;
+};
+
+// One expert's share of a call: rows of the input, and where their results go, row after row.
+struct DeviceExpertRows {
+  const ExpertWeights* weights = nullptr;  // of a DeviceExpert
+  absl::Span<const uint32_t> rows;
+  TensorF32 out;  // on the host, [rows.size(), hidden]
+};
+
+// Upload is thread-safe; Run belongs to one thread at a time.
+class CudaExperts {
+ public:
+  // As OpenCudaApi; INVALID_ARGUMENT where there is no device of this number. At most `rows_max`
+  // rows pass through one Run.
+  static absl::StatusOr<std::unique_ptr<CudaExperts>> Create(int device, size_t rows_max);
+  ~CudaExperts();
+  CudaExperts(const CudaExperts&) = delete;
+  CudaExperts& operator=(const CudaExperts&) = delete;
+
+  // OK where this device computes experts of these weights with the host's bits: integer formats.
+  // UNIMPLEMENTED names the format that it does not.
+  static absl::Status Supports(const ExpertWeights& weights);
+
+  // Copies host weights to the device. Blocks. RESOURCE_EXHAUSTED where its memory is full.
+  absl::StatusOr<DeviceExpert> Upload(absl::Span<const ExpertWeights> layers) const;
+  // Computes several experts of one layer and shape on int8 rows of the host. Blocks.
+  absl::Status Run(const QuantizedRows& x, absl::Span<const DeviceExpertRows> experts);
+
+  // "NVIDIA H200, 139.8 GiB".
+  std::string Description() const;
+
+ private:
+  CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max);
+  absl::Status Reserve(size_t in_bytes, size_t out_bytes, size_t scratch_bytes);
+
+  const cuda::CudaApi& api_;
+  const int device_;
+  const size_t rows_max_;
+  cuda::Stream stream_ = nullptr;
+  // Grown to the high-water mark.
+  struct Buffer {
+    void* data = nullptr;
+    size_t bytes = 0;
+  };
+  Buffer host_in_, host_out_;  // page-locked
+  Buffer device_in_, device_out_, scratch_;
+};
+
+}  // namespace octet
+
+#endif  // OCTET_KERNELS_CUDA_EXPERTS_H_

@@ -1,0 +1,69 @@
+#include "kernels/cuda_library.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace octet {
+namespace {
+
+constexpr char kLibraryName[] = "liboctet_cuda.so";
+
+std::vector<std::string> Candidates() {
+  if (const char* named = std::getenv("OCTET_CUDA_LIBRARY"); named != nullptr && *named != '\0') {
+    return {named};
+  }
+  std::vector<std::string> paths;
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) {
+    const std::filesystem::path folder = program.parent_path();
+    for (const char* where : {".", "../lib", "../kernels", "../../kernels"}) {
+      const std::filesystem::path path = folder / where / kLibraryName;
+      if (std::filesystem::exists(path, error)) paths.push_back(path.string());
+    }
+  }
+  paths.emplace_back(kLibraryName);
+  return paths;
+}
+
+absl::StatusOr<const cuda::CudaApi*> Open() {
+  const std::string path = Candidates().front();
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    return absl::NotFoundError(absl::StrCat("the CUDA plugin cannot be loaded: ", dlerror()));
+  }
+  const auto get = reinterpret_cast<cuda::GetCudaApi>(dlsym(library, cuda::kGetCudaApiName));
+  const cuda::CudaApi* api = get != nullptr ? get(cuda::kCudaApiVersion) : nullptr;
+  if (api == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(path, " is not of this build"));
+  }
+  int devices = 0;
+  const int error = api->device_count(&devices);
+  if (error != 0 || devices == 0) {
+    return absl::UnavailableError(absl::StrCat(path, " finds no CUDA device",
+                                               error != 0 ? ": " : "",
+                                               error != 0 ? api->error_text(error) : ""));
+  }
+  return api;
+}
+
+}  // namespace
+
+absl::StatusOr<const cuda::CudaApi*> OpenCudaApi() {
+  static const absl::StatusOr<const cuda::CudaApi*> api = Open();
+  return api;
+}
+
+absl::Status CudaStatus(const cuda::CudaApi& api, int error, absl::string_view what) {
+  if (error == 0) return absl::OkStatus();
+  constexpr int kOutOfMemory = 2;  // cudaErrorMemoryAllocation
+  const std::string text = absl::StrCat(what, ": ", api.error_text(error));
+  return error == kOutOfMemory ? absl::ResourceExhaustedError(text) : absl::InternalError(text);
+}
+
+}  // namespace octet

@@ -306,6 +306,7 @@ Command BenchCommand() {
        ModelSettings(),
        PackSettings(),
        ComputeSettings(),
+       DeviceSettings(),
        EngineSettings(),
        GeneralSettings()});
   command.run = Run;

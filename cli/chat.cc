@@ -106,6 +106,7 @@ Command ChatCommand() {
                            ModelSettings(),
                            PackSettings(),
                            ComputeSettings(),
+                           DeviceSettings(),
                            EngineSettings(),
                            GeneralSettings()});
   for (SettingSpec& spec : command.settings) {

@@ -136,7 +136,7 @@ class FlagParser {
 std::vector<Command> AllCommands() {
   return {UpCommand(),    RouterCommand(), WorkerCommand(), CoordinatorCommand(), GenerateCommand(),
           ChatCommand(),  StatusCommand(), PackCommand(),   InspectCommand(),     EvalCommand(),
-          BenchCommand(), DoctorCommand(), ConfigCommand(), VersionCommand()};
+          BenchCommand(), PlanCommand(),   DoctorCommand(), ConfigCommand(),      VersionCommand()};
 }
 
 std::vector<std::string> AllSettingNames() {

@@ -44,6 +44,7 @@ Command BenchCommand();
 Command StatusCommand();
 Command InspectCommand();
 Command PackCommand();
+Command PlanCommand();
 Command DoctorCommand();
 Command ConfigCommand();
 Command VersionCommand();

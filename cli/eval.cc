@@ -191,6 +191,7 @@ Command EvalCommand() {
        ModelSettings(),
        PackSettings(),
        ComputeSettings(),
+       DeviceSettings(),
        EngineSettings(),
        ClientSettings(),
        GeneralSettings()});

@@ -163,6 +163,7 @@ Command GenerateCommand() {
             ModelSettings(),
             PackSettings(),
             ComputeSettings(),
+            DeviceSettings(),
             EngineSettings(),
             GeneralSettings()});
   command.run = Run;

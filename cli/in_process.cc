@@ -110,6 +110,15 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
     model->gate_statistics_ = std::make_unique<GateStatistics>(package.config().layers, count);
     engine.gate_statistics = model->gate_statistics_.get();
   }
+  std::vector<MappedExpert> device_experts;
+  if (engine.device.kind != DeviceChoice::Kind::kCpu && OpenCudaApi().ok()) {
+    for (uint32_t e = 0; e < count; ++e) {
+      OCTET_ASSIGN_OR_RETURN(MappedExpert mapped,
+                             package.MapExpert(ExpertId(e), options.engine.threads));
+      device_experts.push_back(std::move(mapped));
+    }
+    engine.device_experts = &device_experts;
+  }
   OCTET_ASSIGN_OR_RETURN(model->engine_,
                          Engine::Start(model->package_, std::move(weights), tokenizer,
                                        model->dispatcher_.get(), &model->clock_, engine));

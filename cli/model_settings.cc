@@ -63,6 +63,7 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   const int threads = static_cast<int>(settings.Int("threads"));
   options.threads = threads > 0 ? threads : AvailableCores();
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
+  OCTET_ASSIGN_OR_RETURN(options.device, DeviceFromName(settings.String("device")));
   return options;
 }
 

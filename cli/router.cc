@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/status_macros.h"
 #include "router/api/router_server.h"
+#include "transport/nccl/open_device.h"
 
 namespace octet {
 namespace {
@@ -27,6 +28,10 @@ absl::Status Run(const Settings& settings) {
   OCTET_ASSIGN_OR_RETURN(options.engine, EngineOptionsFrom(settings));
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
+  if (options.transport == TransportKind::kNccl) {
+    OCTET_ASSIGN_OR_RETURN(options.nccl,
+                           OpenNcclDevice(static_cast<int>(settings.Int("nccl-device"))));
+  }
   options.on_ready = [&reporter] { reporter.Ready(); };
   OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
   const SystemClock clock;
@@ -49,9 +54,9 @@ Command RouterCommand() {
   command.name = "router";
   command.group = "Run a cluster";
   command.summary = "Run a router: attention, gate, clients";
-  command.settings =
-      Join({ModelSettings(), RoleSettings("127.0.0.1:7411"), MemberSettings(), TransportSettings(),
-            EngineSettings(), ComputeSettings(), PackSettings(), GeneralSettings()});
+  command.settings = Join({ModelSettings(), RoleSettings("127.0.0.1:7411"), MemberSettings(),
+                           TransportSettings(), EngineSettings(), ComputeSettings(),
+                           DeviceSettings(), PackSettings(), GeneralSettings()});
   command.run = Run;
   return command;
 }

@@ -1,6 +1,7 @@
 #include "cli/setting_table.h"
 
 #include "core/limits.h"
+#include "core/nccl_limits.h"
 
 namespace octet {
 namespace {
@@ -114,6 +115,13 @@ std::vector<SettingSpec> ComputeSettings() {
                         "Instruction set; results do not depend on it", kCompute)};
 }
 
+std::vector<SettingSpec> DeviceSettings() {
+  return {StringSetting("device", "auto",
+                        "Where to compute: cpu, cuda, cuda:N, or auto: a GPU where there is one "
+                        "that serves this model; results do not depend on it",
+                        kCompute)};
+}
+
 std::vector<SettingSpec> EngineSettings() {
   SettingSpec cache = StringSetting("kv-cache-bytes", "256MiB", "Memory of the KV cache", kEngine);
   cache.type = SettingType::kBytes;
@@ -190,12 +198,14 @@ std::vector<SettingSpec> MemberSettings() {
 }
 
 std::vector<SettingSpec> TransportSettings() {
-  return {ChoiceSetting("transport", "auto", "auto|grpc|shm",
-                        "Router to worker; auto: shared memory on one host, else gRPC", kProcess),
-          StringSetting("shm-dir", "",
-                        "Where workers of this host listen for shared memory; default: "
-                        "$XDG_RUNTIME_DIR/octet or /tmp/octet-UID",
-                        kProcess)};
+  return {
+      ChoiceSetting("transport", "auto", "auto|grpc|shm|nccl",
+                    "Router to worker; auto: shared memory on one host, else gRPC", kProcess),
+      IntSetting("nccl-device", "0", 0, kNcclDevicesMax - 1, "GPU of --transport nccl", kProcess),
+      StringSetting("shm-dir", "",
+                    "Where workers of this host listen for shared memory; default: "
+                    "$XDG_RUNTIME_DIR/octet or /tmp/octet-UID",
+                    kProcess)};
 }
 
 }  // namespace octet

@@ -18,6 +18,8 @@ std::vector<SettingSpec> ModelSettings();
 std::vector<SettingSpec> PackSettings();
 // --threads, --cpu-level.
 std::vector<SettingSpec> ComputeSettings();
+// --device.
+std::vector<SettingSpec> DeviceSettings();
 // KV cache and scheduler.
 std::vector<SettingSpec> EngineSettings();
 // --server, --timeout-ms, --attempts.
@@ -28,7 +30,7 @@ std::vector<SettingSpec> SamplingSettingsGroup();
 std::vector<SettingSpec> RoleSettings(const std::string& listen);
 // A member of a cluster: --coordinator, --zone, --host.
 std::vector<SettingSpec> MemberSettings();
-// How routers and workers reach each other: --transport, --shm-dir.
+// How routers and workers reach each other: --transport, --nccl-device, --shm-dir.
 std::vector<SettingSpec> TransportSettings();
 
 SettingSpec StringSetting(const std::string& name, const std::string& fallback,

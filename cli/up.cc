@@ -130,6 +130,7 @@ Command UpCommand() {
             TransportSettings(),
             EngineSettings(),
             ComputeSettings(),
+            DeviceSettings(),
             PackSettings(),
             GeneralSettings()});
   for (SettingSpec& spec : command.settings) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/model_settings.h"
 #include "cli/ready_report.h"
@@ -12,8 +13,10 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/status_macros.h"
+#include "expert_worker/cuda_worker.h"
 #include "expert_worker/worker_model.h"
 #include "expert_worker/worker_server.h"
+#include "transport/nccl/open_device.h"
 
 namespace octet {
 namespace {
@@ -34,6 +37,10 @@ absl::Status Run(const Settings& settings) {
   options.threads = threads > 0 ? threads : AvailableCores();
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
+  if (options.transport == TransportKind::kNccl) {
+    OCTET_ASSIGN_OR_RETURN(options.nccl,
+                           OpenNcclDevice(static_cast<int>(settings.Int("nccl-device"))));
+  }
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
   options.on_serving = [&reporter](bool serving) {
     LogInfo(serving ? "serving" : "not serving");
@@ -44,11 +51,14 @@ absl::Status Run(const Settings& settings) {
   };
   OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
   const SystemClock clock;
-  OCTET_ASSIGN_OR_RETURN(
-      const auto server,
-      WorkerServer::Start(options, PackageWorkerModel(package, options.threads), &clock));
-  LogInfo("listening on ", server->address(), ", model ", package->name(), ", ", options.threads,
-          " threads, ", CpuLevelName(options.cpu_level));
+  WorkerModel model = PackageWorkerModel(package, options.threads);
+  OCTET_ASSIGN_OR_RETURN(options.cuda, OpenComputeDevice(settings.String("device"), model));
+  if (options.cuda != nullptr) model = CudaWorkerModel(std::move(model), options.cuda);
+  OCTET_ASSIGN_OR_RETURN(const auto server, WorkerServer::Start(options, std::move(model), &clock));
+  LogInfo("listening on ", server->address(), ", model ", package->name(), ", ",
+          options.cuda != nullptr
+              ? options.cuda->Description()
+              : absl::StrCat(options.threads, " threads, ", CpuLevelName(options.cpu_level)));
   reporter.Listening(server->address());
   stop.Wait();
   LogInfo("draining");
@@ -77,6 +87,7 @@ Command WorkerCommand() {
                            TransportSettings(),
                            {memory},
                            ComputeSettings(),
+                           DeviceSettings(),
                            PackSettings(),
                            GeneralSettings()});
   command.run = Run;

@@ -32,6 +32,9 @@ class JobQueue {
   // Takes the most urgent group, and with it all that wait for the same expert and layer, up to
   // kDispatchRowsMax rows. All of them are in one layer, so in one wire format.
   std::vector<QueuedGroup> Take(MonotonicTime now);
+  // The same, and what waits for other experts of that layer, as far as it may share a call with
+  // the most urgent: experts one after another.
+  std::vector<QueuedGroup> TakeLayer(MonotonicTime now);
 
  private:
   struct Bucket {
@@ -39,8 +42,16 @@ class JobQueue {
     std::deque<QueuedGroup> prefill;
   };
   using Key = std::pair<const MappedExpert*, LayerId>;
+  using Buckets = std::map<Key, Bucket>;
 
-  std::map<Key, Bucket> buckets_;
+  // The bucket of the most urgent group and whether that is of prefill; end where nothing waits.
+  std::pair<Buckets::iterator, bool> MostUrgent(MonotonicTime now);
+  // Takes from a bucket, `prefill` first or last, while the rows in `taken` stay within a call's
+  // bound. Erases the bucket when it is empty.
+  Buckets::iterator Drain(Buckets::iterator at, bool prefill_first, size_t* rows,
+                          std::vector<QueuedGroup>* taken);
+
+  Buckets buckets_;
   uint64_t next_order_ = 0;
 };
 

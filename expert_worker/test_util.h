@@ -58,7 +58,7 @@ inline MappedExpert MakeTestExpert(const TestModelShape& shape, ExpertId expert)
     w.down = PackTestMatrix(format, shape.hidden, shape.intermediate, &rng, owner.get());
   }
   mapped.bytes = 1000;
-  mapped.mapping = std::shared_ptr<const MappedFile>(owner, nullptr);
+  mapped.memory = owner;
   return mapped;
 }
 

@@ -15,8 +15,9 @@
 namespace octet {
 
 struct WorkerLoop::Impl {
-  Impl(ComputeFn c, const Clock* k, LoadCounter* l, DoorbellWords* d)
+  Impl(ComputeFn c, ComputeLayerFn layer, const Clock* k, LoadCounter* l, DoorbellWords* d)
       : compute(std::move(c)),
+        compute_layer(std::move(layer)),
         clock(k),
         load(l),
         bell(d != nullptr ? d : &own_words),
@@ -28,10 +29,13 @@ struct WorkerLoop::Impl {
   // One kernel call; several groups are gathered before it and scattered after it.
   absl::Status ComputeOne(const QueuedGroup& item);
   absl::Status ComputeJoined(const std::vector<QueuedGroup>& batch);
+  // Any experts of one layer.
+  absl::Status ComputeLayer(const std::vector<QueuedGroup>& batch);
   void Gather(const std::vector<QueuedGroup>& batch, size_t rows, ExpertInput* input);
   void Finish(ExpertJob* job);
 
-  const ComputeFn compute;
+  const ComputeFn compute;  // one of the two is set
+  const ComputeLayerFn compute_layer;
   const Clock* const clock;
   LoadCounter* const load;
   DoorbellWords own_words{};
@@ -54,6 +58,7 @@ struct WorkerLoop::Impl {
   std::vector<float> joined_f32;
   std::vector<uint32_t> joined_rows;
   std::vector<float> joined_out;
+  std::vector<ComputePart> parts;
 
   std::thread thread;  // last: starts when all else is made
 };
@@ -73,7 +78,9 @@ void WorkerLoop::Impl::Run() {
       MutexLock lock(mu);
       if (stopping && queue.empty()) return;
       cancel = stopping;
-      if (!queue.empty()) batch = queue.Take(clock->Now());
+      if (!queue.empty()) {
+        batch = compute_layer ? queue.TakeLayer(clock->Now()) : queue.Take(clock->Now());
+      }
     }
     if (batch.empty()) {
       bell.Wait(seen, 1, Duration::Millis(kWorkerSleepMsMax));
@@ -115,7 +122,9 @@ void WorkerLoop::Impl::Compute(const std::vector<QueuedGroup>& batch) {
     wanted.push_back(item);
   }
   if (wanted.empty()) return;
-  const absl::Status status = wanted.size() == 1 ? ComputeOne(wanted[0]) : ComputeJoined(wanted);
+  const absl::Status status = compute_layer        ? ComputeLayer(wanted)
+                              : wanted.size() == 1 ? ComputeOne(wanted[0])
+                                                   : ComputeJoined(wanted);
   const auto taken = static_cast<uint64_t>((clock->Now() - start).ns);
   load->AddKernelCall(taken);
   for (const QueuedGroup& item : wanted) {
@@ -186,9 +195,25 @@ absl::Status WorkerLoop::Impl::ComputeJoined(const std::vector<QueuedGroup>& bat
   return status;
 }
 
+absl::Status WorkerLoop::Impl::ComputeLayer(const std::vector<QueuedGroup>& batch) {
+  parts.clear();
+  for (const QueuedGroup& item : batch) {
+    const ExpertJob& job = *item.job;
+    const ExpertJob::Group& group = job.groups[item.group];
+    const size_t hidden = job.format.hidden;
+    parts.push_back({group.weights.get(), &job.input, group.rows,
+                     TensorF32(job.reply + group.reply_row * hidden, group.rows.size(), hidden)});
+  }
+  return compute_layer(batch[0].job->layer, parts);
+}
+
 WorkerLoop::WorkerLoop(ComputeFn compute, const Clock* clock, LoadCounter* load,
                        DoorbellWords* doorbell)
-    : impl_(std::make_unique<Impl>(std::move(compute), clock, load, doorbell)) {}
+    : impl_(std::make_unique<Impl>(std::move(compute), nullptr, clock, load, doorbell)) {}
+
+WorkerLoop::WorkerLoop(ComputeLayerFn compute, const Clock* clock, LoadCounter* load,
+                       DoorbellWords* doorbell)
+    : impl_(std::make_unique<Impl>(nullptr, std::move(compute), clock, load, doorbell)) {}
 
 WorkerLoop::~WorkerLoop() {
   {

@@ -55,6 +55,16 @@ struct ExpertJob {
 using ComputeFn = std::function<absl::Status(const MappedExpert&, LayerId, const ExpertInput&,
                                              absl::Span<const uint32_t> rows, TensorF32 out)>;
 
+// Rows of one expert in a call that computes several of a layer.
+struct ComputePart {
+  const MappedExpert* expert = nullptr;
+  const ExpertInput* input = nullptr;
+  absl::Span<const uint32_t> rows;  // of `input`
+  TensorF32 out;                    // [rows.size(), hidden]
+};
+// Parts of one expert stand next to each other.
+using ComputeLayerFn = std::function<absl::Status(LayerId, absl::Span<const ComputePart>)>;
+
 // Where work comes from that no thread of its own hands in.
 class JobSource {
  public:
@@ -69,6 +79,9 @@ class WorkerLoop {
   // `compute` runs on the loop's thread only. `clock`, `load` and `doorbell`, on which the thread
   // sleeps, outlive the loop; without `doorbell` it has one of its own.
   WorkerLoop(ComputeFn compute, const Clock* clock, LoadCounter* load,
+             DoorbellWords* doorbell = nullptr);
+  // The same for a device that computes all the experts of a layer that have rows in one call.
+  WorkerLoop(ComputeLayerFn compute, const Clock* clock, LoadCounter* load,
              DoorbellWords* doorbell = nullptr);
   // Ends after the kernel in progress; jobs still queued get CANCELLED.
   ~WorkerLoop();

@@ -303,5 +303,61 @@ TEST(JobQueue, OneCallTakesABoundedNumberOfRows) {
   EXPECT_TRUE(queue.Take(MonotonicTime{}).empty());
 }
 
+// What a device gets in one call: a layer's groups, experts one after another.
+TEST(JobQueueTest, ALayerIsTakenWhole) {
+  const auto a = NewExpert(), b = NewExpert();
+  TestJob one(LayerId(1), false, {1, 2}, {{ExpertId(0), a}, {ExpertId(1), b}});
+  TestJob two(LayerId(1), true, {3}, {{ExpertId(1), b}, {ExpertId(0), a}});
+  TestJob other(LayerId(2), false, {4}, {{ExpertId(0), a}});
+  JobQueue queue;
+  for (TestJob* t : {&one, &two, &other}) queue.Add(&t->job);
+  const std::vector<QueuedGroup> taken = queue.TakeLayer(MonotonicTime{});
+  ASSERT_EQ(taken.size(), 4u);
+  const auto expert = [&](size_t i) { return taken[i].job->groups[taken[i].group].expert; };
+  EXPECT_EQ(expert(0), ExpertId(0));
+  EXPECT_EQ(expert(1), ExpertId(0));
+  EXPECT_EQ(expert(2), ExpertId(1));
+  EXPECT_EQ(expert(3), ExpertId(1));
+  EXPECT_EQ(queue.TakeLayer(MonotonicTime{}).size(), 1u);
+  EXPECT_TRUE(queue.empty());
+}
+
+TEST(JobQueueTest, ACallOfALayerKeepsItsBoundOnRows) {
+  const std::vector<float> many(kDispatchRowsMax, 1.0f);
+  const auto a = NewExpert(), b = NewExpert();
+  TestJob one(LayerId(1), false, many, {{ExpertId(0), a}});
+  TestJob two(LayerId(1), false, {2}, {{ExpertId(1), b}});
+  JobQueue queue;
+  for (TestJob* t : {&one, &two}) queue.Add(&t->job);
+  EXPECT_EQ(queue.TakeLayer(MonotonicTime{}).size(), 1u);
+  EXPECT_EQ(queue.TakeLayer(MonotonicTime{}).size(), 1u);
+  EXPECT_TRUE(queue.empty());
+}
+
+TEST(WorkerLoopDeviceTest, ComputesTheExpertsOfALayerInOneCall) {
+  SystemClock clock;
+  LoadCounter load(8);
+  WorkerLoop loop(ComputeLayerFn([](LayerId layer, absl::Span<const ComputePart> parts) {
+                    for (const ComputePart& part : parts) {
+                      for (size_t i = 0; i < part.rows.size(); ++i) {
+                        const float* row = part.input->f32.row(part.rows[i]);
+                        for (size_t c = 0; c < kHidden; ++c) {
+                          part.out.row(i)[c] = 2 * row[c] + static_cast<float>(layer.value());
+                        }
+                      }
+                    }
+                    return absl::OkStatus();
+                  }),
+                  &clock, &load);
+  TestJob job(LayerId(3), false, {1, 2}, {{ExpertId(0), NewExpert()}, {ExpertId(1), NewExpert()}});
+  ASSERT_TRUE(loop.Submit(&job.job).ok());
+  job.Wait();
+  EXPECT_TRUE(job.job.status.ok());
+  EXPECT_TRUE(job.Right());
+  EXPECT_EQ(load.kernel_calls(), 1u);
+  EXPECT_EQ(load.rows_per_expert()[0], 2u);
+  EXPECT_EQ(load.rows_per_expert()[1], 2u);
+}
+
 }  // namespace
 }  // namespace octet

@@ -3,13 +3,16 @@
 #include <atomic>
 #include <chrono>
 #include <utility>
+#include <vector>
 
 #include "coordinator/client.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
+#include "expert_worker/cuda_worker.h"
 #include "expert_worker/expert_ffn.h"
+#include "expert_worker/nccl_server.h"
 #include "expert_worker/placement_follower.h"
 #include "expert_worker/service.h"
 #include "expert_worker/shm_server.h"
@@ -33,18 +36,24 @@ struct WorkerServer::Impl {
         store(std::move(model)),
         load(store.model().experts),
         executor(o.threads, o.cpu_level),
-        loop(
-            [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
-                   absl::Span<const uint32_t> rows, TensorF32 out) {
-              return RunExpert(executor.context(), expert, layer, input, rows, out);
-            },
-            clock, &load, MakeDoorbell()),
+        loop(options.cuda != nullptr
+                 ? WorkerLoop(CudaCompute(options.cuda), clock, &load, MakeDoorbell())
+                 : WorkerLoop(
+                       [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
+                              absl::Span<const uint32_t> rows, TensorF32 out) {
+                         return RunExpert(executor.context(), expert, layer, input, rows, out);
+                       },
+                       clock, &load, MakeDoorbell())),
         service(&store, &loop) {}
 
   // Null without shared memory.
   DoorbellWords* MakeDoorbell();
   absl::Status Start();
+  bool wants_shm() const {
+    return options.transport == TransportKind::kAuto || options.transport == TransportKind::kShm;
+  }
   absl::Status StartShm();
+  absl::Status StartNccl();
   MemberReport Report() const;
   // On the follower's thread.
   void OnChanged();
@@ -59,6 +68,7 @@ struct WorkerServer::Impl {
   WorkerLoop loop;
   ExpertService service;
   std::unique_ptr<ShmServer> shm;
+  std::unique_ptr<NcclServer> nccl;  // ends after the server that offers it
   std::unique_ptr<RpcServer> server;
   std::unique_ptr<PlacementFollower> follower;
   std::unique_ptr<CoordinatorClient> coordinator;
@@ -72,7 +82,7 @@ struct WorkerServer::Impl {
 };
 
 DoorbellWords* WorkerServer::Impl::MakeDoorbell() {
-  if (options.transport == TransportKind::kGrpc) return nullptr;
+  if (!wants_shm()) return nullptr;
   auto made = SharedMemory::Create("octet-worker", kDoorbellPageBytes);
   if (!made.ok()) return nullptr;
   doorbell = *std::move(made);
@@ -80,7 +90,7 @@ DoorbellWords* WorkerServer::Impl::MakeDoorbell() {
 }
 
 absl::Status WorkerServer::Impl::StartShm() {
-  if (options.transport == TransportKind::kGrpc) return absl::OkStatus();
+  if (!wants_shm()) return absl::OkStatus();
   if (doorbell.data() == nullptr) {
     return absl::ResourceExhaustedError("no shared memory can be made");
   }
@@ -94,11 +104,23 @@ absl::Status WorkerServer::Impl::StartShm() {
   return absl::OkStatus();
 }
 
+absl::Status WorkerServer::Impl::StartNccl() {
+  if (options.transport != TransportKind::kNccl) return absl::OkStatus();
+  if (options.nccl == nullptr) {
+    return absl::FailedPreconditionError("NCCL: no device was opened for it");
+  }
+  OCTET_ASSIGN_OR_RETURN(nccl, NcclServer::Create(options.nccl, &store, &loop));
+  return absl::OkStatus();
+}
+
 absl::Status WorkerServer::Impl::Start() {
+  OCTET_RETURN_IF_ERROR(StartNccl());
   RpcServerOptions rpc;
   rpc.message_bytes_max = service.message_bytes_max();
   rpc.send_bytes_max = kFrameBytesMax;
-  OCTET_ASSIGN_OR_RETURN(server, RpcServer::Start(options.listen, {&service}, rpc));
+  std::vector<grpc::Service*> services = {&service};
+  if (nccl != nullptr) services.push_back(nccl.get());
+  OCTET_ASSIGN_OR_RETURN(server, RpcServer::Start(options.listen, services, rpc));
   server->SetServing("liveness", true);
   const absl::Status shared = StartShm();
   if (!shared.ok() && options.transport == TransportKind::kShm) return shared;

@@ -11,7 +11,9 @@
 #include "core/clock.h"
 #include "core/ids.h"
 #include "expert_worker/worker_model.h"
+#include "kernels/cuda_experts.h"
 #include "kernels/exec_context.h"
+#include "transport/nccl/device_thread.h"
 #include "transport/transport_kind.h"
 
 namespace octet {
@@ -29,8 +31,11 @@ struct WorkerServerOptions {
   int threads = 1;            // of the kernels
   // kAuto: also through shared memory where that can be set up.
   TransportKind transport = TransportKind::kGrpc;
-  std::string shm_directory;  // empty: ShmDirectory's choice
+  std::string shm_directory;               // empty: ShmDirectory's choice
+  std::shared_ptr<NcclDeviceThread> nccl;  // kNccl: the device to which rows come
   CpuLevel cpu_level = CpuLevel::kScalar;
+  // Where the model's experts lie (CudaWorkerModel) and are computed; null: the host.
+  std::shared_ptr<CudaExperts> cuda;
   // Both run on threads of the server, must be quick and may be empty.
   std::function<void(bool serving)> on_serving;         // experts are in memory and placed here
   std::function<void(const absl::Status&)> on_refused;  // the coordinator said no; it is asked on
@@ -41,7 +46,8 @@ struct WorkerServerOptions {
 class WorkerServer {
  public:
   // Does not wait for the coordinator. UNAVAILABLE where it cannot listen, INVALID_ARGUMENT for
-  // malformed options; as ShmServer::Start where kShm is asked for. `clock` outlives the server.
+  // malformed options; as ShmServer::Start where kShm is asked for, and FAILED_PRECONDITION without
+  // a device where kNccl is. `clock` outlives the server.
   static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const WorkerServerOptions& options,
                                                              WorkerModel model, const Clock* clock);
   // Stops.

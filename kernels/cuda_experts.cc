@@ -15,24 +15,6 @@ namespace {
 
 size_t AlignUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// Where the parts of a call's input lie, on the host and on the device alike.
-struct InputLayout {
-  InputLayout(size_t experts, size_t entries, size_t rows, size_t padded_k, size_t groups) {
-    const auto take = [this](size_t size) {
-      const size_t begin = bytes;
-      bytes += AlignUp(size);
-      return begin;
-    };
-    table = take(experts * sizeof(cuda::ExpertMatrices));
-    offsets = take((experts + 1) * sizeof(uint32_t));
-    indices = take(entries * sizeof(uint32_t));
-    scales = take(rows * groups * sizeof(float));
-    q = take(rows * padded_k);
-  }
-  size_t table, offsets, indices, scales, q;
-  size_t bytes = 0;
-};
-
 cuda::Matrix MatrixOf(const PackedWeights& w) { return {w.format, w.n, w.k, w.data}; }
 cuda::ExpertMatrices MatricesOf(const ExpertWeights& w) {
   return {MatrixOf(w.gate), MatrixOf(w.up), MatrixOf(w.down)};
@@ -48,6 +30,19 @@ absl::StatusOr<std::shared_ptr<uint8_t>> Allocate(const cuda::CudaApi& api, size
 }
 
 }  // namespace
+
+CudaExpertsInput::CudaExpertsInput(size_t experts, size_t entries, size_t padded_k, size_t groups) {
+  const auto take = [this](size_t size) {
+    const size_t begin = bytes;
+    bytes += AlignUp(size);
+    return begin;
+  };
+  table = take(experts * sizeof(cuda::ExpertMatrices));
+  offsets = take((experts + 1) * sizeof(uint32_t));
+  indices = take(entries * sizeof(uint32_t));
+  scales = take(entries * groups * sizeof(float));
+  q = take(entries * padded_k);
+}
 
 CudaExperts::CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max)
     : api_(api), device_(device), rows_max_(rows_max) {}
@@ -139,64 +134,74 @@ absl::Status CudaExperts::Reserve(size_t in_bytes, size_t out_bytes, size_t scra
   return grow(&scratch_, scratch_bytes, false);
 }
 
-absl::Status CudaExperts::Run(const QuantizedRows& x, absl::Span<const DeviceExpertRows> experts) {
-  OCTET_CHECK(!experts.empty());
-  OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
-  size_t entries = 0, most = 0;
-  for (const DeviceExpertRows& e : experts) {
-    entries += e.rows.size();
-    most = std::max(most, e.rows.size());
-  }
-  OCTET_CHECK_LE(entries, rows_max_);
-  if (entries == 0) return absl::OkStatus();
-  const cuda::ExpertMatrices shape = MatricesOf(*experts[0].weights);
-  const size_t hidden = shape.down.n, groups = x.padded_k / x.group;
-  const InputLayout layout(experts.size(), entries, entries, x.padded_k, groups);
-  OCTET_RETURN_IF_ERROR(
-      Reserve(layout.bytes, entries * hidden * sizeof(float),
-              api_.moe_scratch_bytes(shape, static_cast<uint32_t>(experts.size()), entries)));
-
-  // The rows travel in the order of the experts, so that entry i is row i.
+void CudaExperts::Fill(absl::Span<const DeviceExpertRows> parts, const CudaExpertsInput& layout) {
   auto* in = static_cast<uint8_t*>(host_in_.data);
+  auto* table = reinterpret_cast<cuda::ExpertMatrices*>(in + layout.table);
   auto* offsets = reinterpret_cast<uint32_t*>(in + layout.offsets);
   auto* indices = reinterpret_cast<uint32_t*>(in + layout.indices);
   auto* scales = reinterpret_cast<float*>(in + layout.scales);
   auto* q = reinterpret_cast<int8_t*>(in + layout.q);
-  uint32_t entry = 0;
-  for (size_t e = 0; e < experts.size(); ++e) {
-    const cuda::ExpertMatrices matrices = MatricesOf(*experts[e].weights);
-    std::memcpy(in + layout.table + e * sizeof(matrices), &matrices, sizeof(matrices));
-    offsets[e] = entry;
-    for (const uint32_t row : experts[e].rows) {
+  const QuantizedRows& first = *parts[0].input;
+  const size_t width = first.padded_k, groups = first.padded_k / first.group;
+  uint32_t entry = 0, expert = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    if (p == 0 || parts[p].weights != parts[p - 1].weights) {
+      table[expert] = MatricesOf(*parts[p].weights);
+      offsets[expert++] = entry;
+    }
+    const QuantizedRows& x = *parts[p].input;
+    // The rows travel in the order of the entries.
+    for (const uint32_t row : parts[p].rows) {
       indices[entry] = entry;
-      std::memcpy(q + entry * x.padded_k, x.q + row * x.padded_k, x.padded_k);
+      std::memcpy(q + entry * width, x.q + row * width, width);
       std::memcpy(scales + entry * groups, x.scales + row * groups, groups * sizeof(float));
       ++entry;
     }
   }
-  offsets[experts.size()] = entry;
+  offsets[expert] = entry;
+}
 
-  auto* device = static_cast<uint8_t*>(device_in_.data);
-  const cuda::RowGroups rows{static_cast<uint32_t>(experts.size()),
-                             reinterpret_cast<const uint32_t*>(device + layout.offsets),
-                             reinterpret_cast<const uint32_t*>(device + layout.indices),
-                             static_cast<uint32_t>(most), static_cast<uint32_t>(entries)};
-  int error = api_.copy(stream_, device, in, layout.bytes);
+absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
+  OCTET_CHECK(!parts.empty());
+  OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
+  size_t entries = 0, experts = 0, of_expert = 0, most = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const bool another = p == 0 || parts[p].weights != parts[p - 1].weights;
+    experts += another ? 1 : 0;
+    of_expert = (another ? 0 : of_expert) + parts[p].rows.size();
+    most = std::max(most, of_expert);
+    entries += parts[p].rows.size();
+  }
+  OCTET_CHECK_LE(entries, rows_max_);
+  if (entries == 0) return absl::OkStatus();
+  const cuda::ExpertMatrices shape = MatricesOf(*parts[0].weights);
+  const QuantizedRows& x = *parts[0].input;
+  const size_t hidden = shape.down.n, out_bytes = entries * hidden * sizeof(float);
+  const CudaExpertsInput layout(experts, entries, x.padded_k, x.padded_k / x.group);
+  OCTET_RETURN_IF_ERROR(
+      Reserve(layout.bytes, out_bytes,
+              api_.moe_scratch_bytes(shape, static_cast<uint32_t>(experts), entries)));
+  Fill(parts, layout);
+  auto* in = static_cast<uint8_t*>(device_in_.data);
+  const cuda::RowGroups groups{static_cast<uint32_t>(experts),
+                               reinterpret_cast<const uint32_t*>(in + layout.offsets),
+                               reinterpret_cast<const uint32_t*>(in + layout.indices),
+                               static_cast<uint32_t>(most), static_cast<uint32_t>(entries)};
+  int error = api_.copy(stream_, in, host_in_.data, layout.bytes);
   if (error == 0) {
     error = api_.moe_ffn(stream_, shape,
-                         reinterpret_cast<const cuda::ExpertMatrices*>(device + layout.table), rows,
-                         reinterpret_cast<const int8_t*>(device + layout.q),
-                         reinterpret_cast<const float*>(device + layout.scales), scratch_.data,
+                         reinterpret_cast<const cuda::ExpertMatrices*>(in + layout.table), groups,
+                         reinterpret_cast<const int8_t*>(in + layout.q),
+                         reinterpret_cast<const float*>(in + layout.scales), scratch_.data,
                          static_cast<float*>(device_out_.data));
   }
-  const size_t out_bytes = entries * hidden * sizeof(float);
   if (error == 0) error = api_.copy(stream_, host_out_.data, device_out_.data, out_bytes);
   if (error == 0) error = api_.synchronize(stream_);
   OCTET_RETURN_IF_ERROR(CudaStatus(api_, error, "computing experts"));
   const auto* result = static_cast<const float*>(host_out_.data);
-  for (const DeviceExpertRows& e : experts) {
-    for (size_t r = 0; r < e.rows.size(); ++r, result += hidden) {
-      std::memcpy(e.out.row(r), result, hidden * sizeof(float));
+  for (const DeviceExpertRows& part : parts) {
+    for (size_t r = 0; r < part.rows.size(); ++r, result += hidden) {
+      std::memcpy(part.out.row(r), result, hidden * sizeof(float));
     }
   }
   return absl::OkStatus();

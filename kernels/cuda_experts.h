@@ -23,11 +23,19 @@ struct DeviceExpert {
   std::shared_ptr<const void> memory;
 };
 
-// One expert's share of a call: rows of the input, and where their results go, row after row.
+// Rows for one expert of a call, and where their results go, row after row.
 struct DeviceExpertRows {
   const ExpertWeights* weights = nullptr;  // of a DeviceExpert
-  absl::Span<const uint32_t> rows;
-  TensorF32 out;  // on the host, [rows.size(), hidden]
+  const QuantizedRows* input = nullptr;    // on the host
+  absl::Span<const uint32_t> rows;         // of `input`
+  TensorF32 out;                           // on the host, [rows.size(), hidden]
+};
+
+// Where the parts of a call's input lie, on the host and on the device alike.
+struct CudaExpertsInput {
+  CudaExpertsInput(size_t experts, size_t entries, size_t padded_k, size_t groups);
+  size_t table, offsets, indices, scales, q;
+  size_t bytes = 0;
 };
 
 // Upload is thread-safe; Run belongs to one thread at a time.
@@ -46,14 +54,16 @@ class CudaExperts {
 
   // Copies host weights to the device. Blocks. RESOURCE_EXHAUSTED where its memory is full.
   absl::StatusOr<DeviceExpert> Upload(absl::Span<const ExpertWeights> layers) const;
-  // Computes several experts of one layer and shape on int8 rows of the host. Blocks.
-  absl::Status Run(const QuantizedRows& x, absl::Span<const DeviceExpertRows> experts);
+  // Computes experts of one layer, whose shapes and formats are equal. Parts of the same expert
+  // that stand next to each other read its weights once. Blocks.
+  absl::Status Run(absl::Span<const DeviceExpertRows> parts);
 
   // "NVIDIA H200, 139.8 GiB".
   std::string Description() const;
 
  private:
   CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max);
+  void Fill(absl::Span<const DeviceExpertRows> parts, const CudaExpertsInput& layout);
   absl::Status Reserve(size_t in_bytes, size_t out_bytes, size_t scratch_bytes);
 
   const cuda::CudaApi& api_;

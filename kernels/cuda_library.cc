@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace octet {
 namespace {
@@ -22,7 +24,7 @@ std::vector<std::string> Candidates() {
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   if (!error) {
     const std::filesystem::path folder = program.parent_path();
-    for (const char* where : {".", "../lib", "../kernels", "../../kernels"}) {
+    for (const char* where : {".", "../lib", "kernels", "../kernels", "../../kernels"}) {
       const std::filesystem::path path = folder / where / kLibraryName;
       if (std::filesystem::exists(path, error)) paths.push_back(path.string());
     }
@@ -53,6 +55,20 @@ absl::StatusOr<const cuda::CudaApi*> Open() {
 }
 
 }  // namespace
+
+absl::StatusOr<DeviceChoice> DeviceFromName(absl::string_view name) {
+  using Kind = DeviceChoice::Kind;
+  if (name == "cpu") return DeviceChoice{Kind::kCpu, 0};
+  if (name == "auto") return DeviceChoice{Kind::kAuto, 0};
+  if (name == "cuda") return DeviceChoice{Kind::kCuda, 0};
+  absl::string_view number = name;
+  int index = 0;
+  if (absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &index) && index >= 0) {
+    return DeviceChoice{Kind::kCuda, index};
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("device: \"", name, "\", allowed are auto, cpu, cuda and cuda:N"));
+}
 
 absl::StatusOr<const cuda::CudaApi*> OpenCudaApi() {
   static const absl::StatusOr<const cuda::CudaApi*> api = Open();

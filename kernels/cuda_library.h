@@ -2,6 +2,7 @@
 #ifndef OCTET_KERNELS_CUDA_LIBRARY_H_
 #define OCTET_KERNELS_CUDA_LIBRARY_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -11,10 +12,20 @@
 
 namespace octet {
 
+// Where something is to be computed.
+struct DeviceChoice {
+  enum class Kind : uint8_t { kCpu, kCuda, kAuto } kind = Kind::kCpu;
+  int index = 0;  // of kCuda
+};
+// "cpu", "cuda", "cuda:N", or "auto": a CUDA device where one can be used, else the CPU.
+// INVALID_ARGUMENT for other names.
+absl::StatusOr<DeviceChoice> DeviceFromName(absl::string_view name);
+
 // Opens liboctet_cuda.so, once for the process: the file that OCTET_CUDA_LIBRARY names, else the
-// one beside the program or in ../lib or build/kernels of it, else the loader's path. NOT_FOUND
-// where there is none or it cannot be loaded (with the loader's reason), FAILED_PRECONDITION where
-// it is of another build, UNAVAILABLE where it finds no device. Thread-safe; never closed.
+// one beside the program, in ../lib, or in the kernels folder of its build tree, else on the
+// loader's path. NOT_FOUND where there is none or it cannot be loaded (with the loader's reason),
+// FAILED_PRECONDITION where it is of another build or the device is too old for it, UNAVAILABLE
+// where it finds no device. Thread-safe; never closed.
 absl::StatusOr<const cuda::CudaApi*> OpenCudaApi();
 
 // OK for 0; else INTERNAL, or RESOURCE_EXHAUSTED for want of memory, with `what` and CUDA's text.

@@ -257,7 +257,7 @@ absl::StatusOr<MappedExpert> ModelPackage::MapExpert(ExpertId expert, int thread
     OCTET_ASSIGN_OR_RETURN(out.down, blob.Matrix(prefix + "down", formats.down, shape_out));
   }
   mapped.bytes = entry.bytes;
-  mapped.mapping = blob.file();
+  mapped.memory = blob.file();
   return mapped;
 }
 

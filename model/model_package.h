@@ -47,7 +47,7 @@ struct RouterWeights {
 struct MappedExpert {
   std::vector<ExpertWeights> layers;
   uint64_t bytes = 0;
-  std::shared_ptr<const MappedFile> mapping;
+  std::shared_ptr<const void> memory;  // a file mapping, or a device's; owns what layers point to
 };
 
 // Told about long work: a phase in words and how much of it is done. Called from the working

@@ -10,8 +10,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/limits.h"
+#include "core/log.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
+#include "router/cuda_transformer.h"
 #include "router/kv_cache.h"
 #include "router/request_check.h"
 #include "router/step_loop.h"
@@ -60,8 +62,8 @@ struct Engine::Impl {
 
   std::shared_ptr<ThreadPool> pool;
   Arena arena;
-  std::unique_ptr<KvCache> cache;
-  std::unique_ptr<Transformer> transformer;
+  std::unique_ptr<KvCache> cache;  // of the host; null on a device
+  std::unique_ptr<ForwardPass> transformer;
   std::unique_ptr<StepLoop> loop;
 
   mutable Mutex mu;
@@ -78,6 +80,12 @@ struct Engine::Impl {
 
   std::thread thread;
 
+  // Both set `transformer`; how many blocks its cache has.
+  absl::StatusOr<size_t> MakeTransformer(const ModelPackage& model, RouterWeights weights,
+                                         const TransformerLimits& limits);
+  absl::StatusOr<size_t> MakeCudaTransformer(const TransformerModel& model,
+                                             const TransformerLimits& limits,
+                                             const ExecContext& ctx);
   void Run();
   bool TakeInbox(bool wait);
   void Publish();
@@ -132,6 +140,47 @@ void Engine::Impl::Run() {
   Publish();
 }
 
+absl::StatusOr<size_t> Engine::Impl::MakeCudaTransformer(const TransformerModel& model,
+                                                         const TransformerLimits& limits,
+                                                         const ExecContext& ctx) {
+  if (options.gate_statistics != nullptr) {
+    return absl::UnimplementedError("device: statistics of the gates are counted on the CPU only");
+  }
+  CudaTransformerOptions cuda;
+  cuda.device = options.device.index;
+  cuda.limits = limits;
+  cuda.kv_dtype = options.kv_dtype;
+  cuda.kv_cache_bytes = options.kv_cache_bytes;
+  if (options.device_experts != nullptr) cuda.experts = *options.device_experts;
+  OCTET_ASSIGN_OR_RETURN(auto made, CudaTransformer::Create(model, dispatcher, ctx, cuda));
+  const size_t blocks = made->kv_blocks();
+  transformer = std::move(made);
+  return blocks;
+}
+
+absl::StatusOr<size_t> Engine::Impl::MakeTransformer(const ModelPackage& model,
+                                                     RouterWeights weights,
+                                                     const TransformerLimits& limits) {
+  ExecContext ctx;
+  ctx.level = options.cpu_level;
+  ctx.pool = pool.get();
+  ctx.arena = &arena;
+  TransformerModel parts = MakeTransformerModel(model, std::move(weights));
+  if (options.device.kind != DeviceChoice::Kind::kCpu) {
+    const auto blocks = MakeCudaTransformer(parts, limits, ctx);
+    if (blocks.ok() || options.device.kind == DeviceChoice::Kind::kCuda) return blocks;
+    // A build without the plugin is not worth a word.
+    if (!absl::IsNotFound(blocks.status())) {
+      LogInfo("the router computes on the CPU: ", blocks.status().message());
+    }
+  }
+  OCTET_ASSIGN_OR_RETURN(cache,
+                         KvCache::Create(parts.config, options.kv_dtype, options.kv_cache_bytes));
+  transformer = std::make_unique<Transformer>(std::move(parts), limits, cache.get(), dispatcher,
+                                              ctx, options.gate_statistics);
+  return cache->blocks();
+}
+
 Engine::Engine() = default;
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const ModelPackage> package,
@@ -148,25 +197,25 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   impl->dispatcher = dispatcher;
   impl->clock = clock;
   impl->vocab = config.vocab;
-  OCTET_ASSIGN_OR_RETURN(impl->cache,
-                         KvCache::Create(config, options.kv_dtype, options.kv_cache_bytes));
-  impl->context_max =
-      static_cast<uint32_t>(std::min<uint64_t>(config.context, impl->cache->positions()));
+  impl->pool =
+      options.pool != nullptr ? options.pool : std::make_shared<ThreadPool>(options.threads);
+  const uint32_t running_max = std::min(options.running_max, options.step_tokens_max);
+  TransformerLimits limits;
+  limits.rows_max = options.step_tokens_max;
+  limits.sequences_max = running_max;
+  limits.logit_rows_max = std::min(kLogitRowsMax, options.step_tokens_max);
+  OCTET_ASSIGN_OR_RETURN(const size_t kv_blocks,
+                         impl->MakeTransformer(*package, std::move(weights), limits));
+  impl->context_max = static_cast<uint32_t>(
+      std::min<uint64_t>(config.context, kv_blocks * uint64_t{kKvBlockPositions}));
   if (options.context_max != 0) {
     impl->context_max = std::min(impl->context_max, options.context_max);
   }
-  impl->pool =
-      options.pool != nullptr ? options.pool : std::make_shared<ThreadPool>(options.threads);
-  ExecContext ctx;
-  ctx.level = options.cpu_level;
-  ctx.pool = impl->pool.get();
-  ctx.arena = &impl->arena;
-
   SchedulerOptions scheduling;
-  scheduling.kv_blocks = impl->cache->blocks();
+  scheduling.kv_blocks = kv_blocks;
   scheduling.prefix_cache = options.prefix_cache;
   scheduling.compute_digest = package->compute_digest();
-  scheduling.running_max = std::min(options.running_max, options.step_tokens_max);
+  scheduling.running_max = running_max;
   // Submit bounds the queue; preempted requests come back into it.
   scheduling.waiting_max = options.waiting_max + scheduling.running_max;
   scheduling.step_tokens_max = options.step_tokens_max;
@@ -174,13 +223,6 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   scheduling.itl_ms_max = options.itl_ms_max;
   scheduling.sliding_window = config.sliding_window;
   scheduling.preempt_every_steps = options.preempt_every_steps;
-  TransformerLimits limits;
-  limits.rows_max = options.step_tokens_max;
-  limits.sequences_max = scheduling.running_max;
-  limits.logit_rows_max = std::min(kLogitRowsMax, options.step_tokens_max);
-  impl->transformer =
-      std::make_unique<Transformer>(MakeTransformerModel(*package, std::move(weights)), limits,
-                                    impl->cache.get(), dispatcher, ctx, options.gate_statistics);
   impl->loop = std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock,
                                           scheduling, options.micro_batches);
   impl->package = std::move(package);

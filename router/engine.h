@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/clock.h"
 #include "core/ids.h"
 #include "core/tensor_view.h"
+#include "kernels/cuda_library.h"
 #include "kernels/exec_context.h"
 #include "model/model_package.h"
 #include "router/gate_statistics.h"
@@ -35,6 +37,11 @@ struct EngineOptions {
   // In place of `threads`: a pool shared with experts that the loop's thread computes itself.
   std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
+  // Where the router computes and keeps its cache; tokens do not depend on it. On a CUDA device the
+  // experts of `device_experts` are computed there too; else, and always on the CPU, the
+  // dispatcher's are. Only read by Start.
+  DeviceChoice device;
+  const std::vector<MappedExpert>* device_experts = nullptr;
   // Told what the gates choose, where set; outlives the engine.
   GateStatistics* gate_statistics = nullptr;
   // Test hook: preempts the youngest request every n-th step; 0: only when the cache is full.

@@ -17,7 +17,7 @@ constexpr size_t kSamplersMax = 8;
 
 }  // namespace
 
-StepLoop::StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
+StepLoop::StepLoop(ForwardPass* transformer, const Tokenizer* tokenizer, const Clock* clock,
                    const SchedulerOptions& options, uint32_t micro_batches)
     : transformer_(transformer),
       tokenizer_(tokenizer),

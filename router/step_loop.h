@@ -14,12 +14,12 @@
 #include "core/ids.h"
 #include "model/tokenizer/tokenizer.h"
 #include "router/engine.h"
+#include "router/forward_pass.h"
 #include "router/generation.h"
 #include "router/micro_batch_policy.h"
 #include "router/request_output.h"
 #include "router/sampler.h"
 #include "router/scheduler.h"
-#include "router/transformer.h"
 
 namespace octet {
 
@@ -37,7 +37,7 @@ class StepLoop {
  public:
   // `transformer`, `tokenizer` and `clock` outlive the loop. `micro_batches` as in EngineOptions.
   // The scheduler's queue is bounded by whoever calls Add.
-  StepLoop(Transformer* transformer, const Tokenizer* tokenizer, const Clock* clock,
+  StepLoop(ForwardPass* transformer, const Tokenizer* tokenizer, const Clock* clock,
            const SchedulerOptions& options, uint32_t micro_batches = 1);
 
   void Add(IncomingRequest incoming);
@@ -95,7 +95,7 @@ class StepLoop {
   void End(RequestId id);
   absl::Status ExpiryStatus() const;
 
-  Transformer* const transformer_;
+  ForwardPass* const transformer_;
   const Tokenizer* const tokenizer_;
   const Clock* const clock_;
   Scheduler scheduler_;

@@ -14,6 +14,7 @@
 #include "kernels/exec_context.h"
 #include "model/model_package.h"
 #include "router/attention.h"
+#include "router/forward_pass.h"
 #include "router/gate_statistics.h"
 #include "router/kv_cache.h"
 #include "router/moe_layer.h"
@@ -39,9 +40,8 @@ struct TransformerLimits {
   size_t logit_rows_max = 64;  // of one call of Logits
 };
 
-// One thread. Logits of a row depend on the tokens of its own sequence alone, bit for bit: not on
-// the batch, the chunks, the placement, the threads.
-class Transformer {
+// The forward pass on the host.
+class Transformer final : public ForwardPass {
  public:
   // `cache`, `dispatcher`, what ctx points at and `statistics` (told what the gates choose; may be
   // null) outlive the transformer.
@@ -49,19 +49,11 @@ class Transformer {
               TokenDispatcher* dispatcher, const ExecContext& ctx,
               GateStatistics* statistics = nullptr);
 
-  // Computes the rows of `batch` and writes their K and V to the cache, in up to `micro_batches`
-  // parts: while the experts of one part are away, the attention of the other runs. The bits are
-  // the same for any number. Blocks. On UNAVAILABLE and CANCELLED (see MoeCombine) the same or
-  // another batch may be run: the cache holds nothing that running again does not overwrite.
-  absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up);
-
-  // Logits [count, vocab] of rows batch.logit_rows[begin .. begin + count) of the last Forward that
-  // succeeded; count <= logit_rows_max. Valid until the next call.
-  ConstTensorF32 Logits(const Batch& batch, size_t begin, size_t count);
-
-  const ModelConfig& config() const { return model_.config; }
-  size_t logit_rows_max() const { return limits_.logit_rows_max; }
-  const ExecContext& context() const { return ctx_; }
+  absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up) override;
+  ConstTensorF32 Logits(const Batch& batch, size_t begin, size_t count) override;
+  const ModelConfig& config() const override { return model_.config; }
+  size_t logit_rows_max() const override { return limits_.logit_rows_max; }
+  const ExecContext& context() const override { return ctx_; }
 
  private:
   // Cuts the rows into at most `count` parts; how many it made.

@@ -13,16 +13,18 @@ namespace octet {
 enum class TransportKind : uint8_t {
   kAuto,  // shared memory between processes of one host where it can be set up, else gRPC
   kGrpc,
-  kShm,  // shared memory or nothing
+  kShm,   // shared memory or nothing
+  kNccl,  // NCCL between devices, or nothing
 };
 
-// "auto", "grpc" or "shm"; else INVALID_ARGUMENT.
+// "auto", "grpc", "shm" or "nccl"; else INVALID_ARGUMENT.
 inline absl::StatusOr<TransportKind> TransportKindFromName(absl::string_view name) {
   if (name == "auto") return TransportKind::kAuto;
   if (name == "grpc") return TransportKind::kGrpc;
   if (name == "shm") return TransportKind::kShm;
+  if (name == "nccl") return TransportKind::kNccl;
   return absl::InvalidArgumentError(
-      absl::StrCat("transport: ", name, ", allowed are auto, grpc and shm"));
+      absl::StrCat("transport: ", name, ", allowed are auto, grpc, shm and nccl"));
 }
 
 }  // namespace octet

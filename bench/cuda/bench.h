@@ -47,6 +47,7 @@ inline void Report(const std::string& name, double value, const char* unit, doub
 }
 
 void BenchIntExperts(double copy_bandwidth);
+void BenchInt4(double copy_bandwidth);
 void BenchBf16Experts(double copy_bandwidth);
 void BenchAttention(double copy_bandwidth);
 void BenchRowKernels(double copy_bandwidth);

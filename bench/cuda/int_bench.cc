@@ -34,6 +34,8 @@ void BenchFormat(const char* name, const std::vector<uint32_t>& tokens, double c
 
 }  // namespace
 
+void BenchInt4(double copy_bandwidth) { BenchFormat("int4g128", {16, 4096}, copy_bandwidth); }
+
 void BenchIntExperts(double copy_bandwidth) {
   BenchFormat("int4g128", {1, 4, 16, 32, 64, 128, 512, 4096}, copy_bandwidth);
   BenchFormat("q4_0", {1, 16, 64, 4096}, copy_bandwidth);

@@ -15,10 +15,7 @@ double CopyBandwidth() {
   return 2.0 * kBytes / (ms * 1e-3);
 }
 
-}  // namespace octet::cuda
-
-int main(int argc, char** argv) {
-  using namespace octet::cuda;
+int BenchMain(int argc, char** argv) {
   const auto api = octet::OpenCudaApi();
   if (!api.ok()) {
     std::printf("not run: %s\n", api.status().ToString().c_str());
@@ -39,9 +36,14 @@ int main(int argc, char** argv) {
   const double copy = CopyBandwidth();
   Report("copy, read and written", copy / 1e12, "TB/s", 1);
   if (wanted("int")) BenchIntExperts(copy);
+  if (argc > 1 && wanted("int4only")) BenchInt4(copy);
   if (wanted("bf16")) BenchBf16Experts(copy);
   if (wanted("attention")) BenchAttention(copy);
   if (wanted("rows")) BenchRowKernels(copy);
   if (wanted("step")) BenchStep(copy);
   return 0;
 }
+
+}  // namespace octet::cuda
+
+int main(int argc, char** argv) { return octet::cuda::BenchMain(argc, argv); }

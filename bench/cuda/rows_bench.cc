@@ -130,6 +130,116 @@ void BenchGate(const Figures& figures, size_t rows) {
   });
 }
 
+// Several of the above in one launch, which may begin before the one ahead of it has ended or not.
+void BenchFusedRows(const Figures& figures, size_t rows, bool early) {
+  const CudaApi& api = Api();
+  const std::string at = absl::StrCat(early ? " early" : "", " rows=", rows);
+  const double row_bytes = 4.0 * rows * kCols;
+  const DeviceArray<float> x = Floats(rows * kCols), delta = Floats(rows * kCols),
+                           weight = Floats(kCols), replies = Floats(2 * rows * kCols),
+                           weights = Floats(2 * rows), out(rows * kCols), normed(rows * kCols),
+                           scales(rows * kCols / 128);
+  const DeviceArray<int8_t> q(rows * kCols);
+  std::vector<uint32_t> places;
+  for (uint32_t i = 0; i < 2 * rows; ++i) places.push_back(i ^ 1);
+  const DeviceArray<uint32_t> slots(places);
+  NormQuantize norm;
+  norm.rows = rows;
+  norm.cols = kCols;
+  norm.x = x.data();
+  norm.x_out = out.data();
+  norm.norm_weight = weight.data();
+  norm.eps = 1e-5f;
+  norm.normed = normed.data();
+  norm.q = q.data();
+  norm.padded_k = kCols;
+  norm.scales = scales.data();
+  norm.early = early;
+  for (const size_t group : {size_t{128}, kCols}) {
+    norm.group = group;
+    norm.k = 0;
+    norm.delta = delta.data();
+    figures.Add(absl::StrCat("norm_quantize add group=", group, at), 4.25 * row_bytes,
+                [&](Stream s) { Ok(api.norm_quantize(s, norm)); });
+    norm.delta = nullptr;
+    norm.k = 2;
+    norm.weights = weights.data();
+    norm.slots = slots.data();
+    norm.replies = replies.data();
+    figures.Add(absl::StrCat("norm_quantize combine k=2 group=", group, at), 5.25 * row_bytes,
+                [&](Stream s) { Ok(api.norm_quantize(s, norm)); });
+  }
+}
+
+void BenchFusedRope(const Figures& figures, size_t rows, bool early) {
+  const uint32_t kv_heads = 8, head_dim = 128;
+  const size_t block_bytes = KvBlockLayerBytes(DType::kF16, kv_heads, head_dim);
+  const size_t k_cols = kv_heads * head_dim;
+  std::vector<Sequence> sequences;
+  std::vector<uint32_t> row_sequence, block_ids;
+  for (uint32_t r = 0; r < rows; ++r) {
+    sequences.push_back({r, 1, r % 64, r});
+    row_sequence.push_back(r);
+    block_ids.push_back(r);
+  }
+  const DeviceArray<Sequence> device_sequences(sequences);
+  const DeviceArray<uint32_t> device_row_sequence(row_sequence), blocks(block_ids);
+  const DeviceArray<float> table = Floats(64 * head_dim / 2), q = Floats(rows * kCols),
+                           k = Floats(rows * k_cols), v = Floats(rows * k_cols);
+  const DeviceArray<uint8_t> cache(rows * block_bytes);
+  RopeAppend call;
+  call.cos_table = call.sin_table = table.data();
+  call.rows.rows = call.rows.sequence_count = static_cast<uint32_t>(rows);
+  call.rows.sequences = device_sequences.data();
+  call.rows.row_sequence = device_row_sequence.data();
+  call.rows.blocks = blocks.data();
+  call.rows.positions_max = 64;
+  call.heads = kCols / head_dim;
+  call.q = q.data();
+  call.cache = {cache.data(), block_bytes, DType::kF16, kv_heads, head_dim};
+  call.k = k.data();
+  call.v = v.data();
+  call.early = early;
+  figures.Add(absl::StrCat("rope_append 32/8 heads", early ? " early" : "", " rows=", rows),
+              8.0 * rows * kCols + 12.0 * rows * k_cols,
+              [&](Stream s) { Ok(Api().rope_append(s, call)); });
+}
+
+void BenchFusedGate(const Figures& figures, size_t rows, bool early) {
+  const std::string at = absl::StrCat(early ? " early" : "", " rows=", rows);
+  const size_t experts = 8, top_k = 2;
+  const DeviceArray<float> q = Floats(rows * experts), k = Floats(rows * experts),
+                           v = Floats(rows * experts), weights(rows * top_k);
+  const DeviceArray<uint32_t> chosen(rows * top_k), offsets(experts + 1), sorted(rows * top_k),
+      slots(rows * top_k);
+  ChoosePlan plan;
+  plan.rows = rows;
+  plan.experts = experts;
+  plan.top_k = top_k;
+  plan.q = q.data();
+  plan.k = k.data();
+  plan.v = v.data();
+  plan.chosen = chosen.data();
+  plan.weights = weights.data();
+  plan.offsets = offsets.data();
+  plan.sorted_rows = sorted.data();
+  plan.slots = slots.data();
+  plan.early = early;
+  const double bytes = 4.0 * rows * (experts + 4 * top_k);
+  figures.Add(absl::StrCat("choose_plan attention 2 of 8", at), bytes,
+              [&](Stream s) { Ok(Api().choose_plan(s, plan)); });
+  plan.logits = q.data();
+  figures.Add(absl::StrCat("choose_plan linear 2 of 8", at), bytes,
+              [&](Stream s) { Ok(Api().choose_plan(s, plan)); });
+  const WeightFormat f = *WeightFormatFromName("f32");
+  octet::test::AlignedBytes packed(PackedBytes(f, experts, kCols));
+  const DeviceMatrix w({f, experts, kCols, packed.data(), octet::Device{}});
+  const DeviceArray<float> x = Floats(rows * kCols), y(rows * experts);
+  const GateProduct gate{w.matrix, x.data(), rows, kCols, y.data(), experts, early};
+  figures.Add(absl::StrCat("matmul_gate f32 8x", kCols, at), 4.0 * kCols * (rows + experts),
+              [&](Stream s) { Ok(Api().matmul_gate(s, gate)); });
+}
+
 void BenchLogits(const Figures& figures, size_t rows) {
   const size_t vocab = 32000;
   const DeviceArray<float> logits = Floats(rows * vocab);
@@ -164,6 +274,11 @@ void BenchRowKernels(double copy_bandwidth) {
     BenchRows(figures, rows);
     BenchGate(figures, rows);
     BenchLogits(figures, rows);
+    for (const bool early : {false, true}) {
+      BenchFusedRows(figures, rows, early);
+      BenchFusedRope(figures, rows, early);
+      BenchFusedGate(figures, rows, early);
+    }
   }
   BenchGate(figures, 2048);
   BenchProduct(figures, "f32", 8, kCols, {1, 64, 2048});

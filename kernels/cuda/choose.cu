@@ -1,6 +1,7 @@
 // Gates, from logits to chosen experts, and the plan of a step: which rows go to which expert.
 #include <type_traits>
 
+#include "kernels/cuda/choose.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row_kernels.h"
@@ -8,98 +9,7 @@
 namespace octet::cuda {
 namespace {
 
-constexpr uint32_t kFullWarp = 0xffffffffu;
 constexpr uint32_t kExpertsPerRowMax = 512;
-
-// The values of a row of at most 32 * kSteps experts, spread over a warp: expert 32 s + lane is
-// value s of a lane. So a lane holds the elements that the contract's lane sums. Values past the
-// experts are never read.
-template <int kSteps>
-struct WarpRow {
-  float value[kSteps];
-};
-
-template <int kSteps>
-__device__ __forceinline__ WarpRow<kSteps> LoadWarpRow(const float* row, uint32_t experts,
-                                                       uint32_t lane) {
-  WarpRow<kSteps> out;
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-    const uint32_t e = 32 * s + lane;
-    out.value[s] = e < experts ? row[e] : 0.0f;
-  }
-  return out;
-}
-
-template <int kSteps>
-__device__ __forceinline__ void Softmax(uint32_t experts, uint32_t lane, WarpRow<kSteps>* row) {
-  float m = __uint_as_float(0xff800000u);
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-    if (32 * s + lane < experts) m = MaxNumber(row->value[s], m);
-  }
-  // No NaN has got into `m`, so the order of the exchanges does not matter.
-#pragma unroll
-  for (int width = 16; width >= 1; width /= 2) {
-    m = MaxNumber(__shfl_xor_sync(kFullWarp, m, width), m);
-  }
-  float sum = 0.0f;
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-    if (32 * s + lane >= experts) continue;
-    row->value[s] = ExpF(__fsub_rn(row->value[s], m));
-    sum = __fadd_rn(sum, row->value[s]);
-  }
-  sum = SumLanes(sum);
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) row->value[s] = __fdiv_rn(row->value[s], sum);
-}
-
-// The k greatest, one after another. Probabilities are all numbers >= 0 or all NaN, so their bits
-// order them; NaN ones count as equal. 0 marks what is taken or no expert.
-template <int kSteps>
-__device__ __forceinline__ void TakeBest(const WarpRow<kSteps>& p, uint32_t experts, uint32_t lane,
-                                         uint32_t k, uint32_t* out_experts, float* out_weights) {
-  uint32_t rank[kSteps];
-#pragma unroll
-  for (int s = 0; s < kSteps; ++s) {
-    const float v = p.value[s];
-    rank[s] = 32 * s + lane >= experts ? 0 : v != v ? 1 : __float_as_uint(v) + 1;
-  }
-  float sum = 0.0f;
-  // Lane i keeps choice i.
-  float weight = 0.0f;
-  uint32_t expert = 0;
-  for (uint32_t slot = 0; slot < k; ++slot) {
-    uint32_t best = 0;
-    uint32_t best_expert = 0;
-    float best_value = 0.0f;
-#pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
-      if (rank[s] <= best) continue;
-      best = rank[s];
-      best_expert = 32 * s + lane;
-      best_value = p.value[s];
-    }
-    const uint32_t greatest = __reduce_max_sync(kFullWarp, best);
-    const uint32_t chosen =
-        __reduce_min_sync(kFullWarp, best == greatest ? best_expert : 0xffffffffu);
-    const float value = __shfl_sync(kFullWarp, best_value, chosen % 32);
-#pragma unroll
-    for (int s = 0; s < kSteps; ++s) {
-      if (32 * s + lane == chosen) rank[s] = 0;
-    }
-    sum = __fadd_rn(sum, value);
-    if (lane == slot) {
-      weight = value;
-      expert = chosen;
-    }
-  }
-  if (lane < k) {
-    out_experts[lane] = expert;
-    out_weights[lane] = __fdiv_rn(weight, sum);
-  }
-}
 
 constexpr unsigned kLinearWarps = 4;
 
@@ -138,8 +48,8 @@ __global__ void ChooseAttentionKernel(const float* q, const float* k, const floa
     for (int s = 0; s < kSteps; ++s) {
 #pragma unroll 8
       for (uint32_t j = 0; j < 32 && 32 * s + j < experts; ++j) {
-        logit = __fmaf_rn(__shfl_sync(kFullWarp, a.value[s], j),
-                          __shfl_sync(kFullWarp, value.value[s], j), logit);
+        logit = __fmaf_rn(__shfl_sync(kWholeWarp, a.value[s], j),
+                          __shfl_sync(kWholeWarp, value.value[s], j), logit);
       }
     }
     if (lane == 0) logits[i] = logit;
@@ -198,8 +108,8 @@ __global__ void __launch_bounds__(1024)
     less += e < expert ? 1 : 0;
     equal += e == expert ? 1 : 0;
   }
-  less = __reduce_add_sync(kFullWarp, less);
-  equal = __reduce_add_sync(kFullWarp, equal);
+  less = __reduce_add_sync(kWholeWarp, less);
+  equal = __reduce_add_sync(kWholeWarp, equal);
   if (lane == 0) {
     warp_less[warp] = less;
     warp_equal[warp] = equal;
@@ -207,11 +117,11 @@ __global__ void __launch_bounds__(1024)
   __syncthreads();
   // Every warp adds up what it needs: all that is less, and its own expert's in warps before it.
   const bool present = lane < blockDim.x / 32;
-  const uint32_t begin = __reduce_add_sync(kFullWarp, present ? warp_less[lane] : 0);
+  const uint32_t begin = __reduce_add_sync(kWholeWarp, present ? warp_less[lane] : 0);
   const uint32_t own = present ? warp_equal[lane] : 0;
-  uint32_t place = begin + __reduce_add_sync(kFullWarp, lane < warp ? own : 0);
+  uint32_t place = begin + __reduce_add_sync(kWholeWarp, lane < warp ? own : 0);
   if (warp == 0) {
-    const uint32_t end = begin + __reduce_add_sync(kFullWarp, own);
+    const uint32_t end = begin + __reduce_add_sync(kWholeWarp, own);
     if (lane == 0) offsets[expert] = begin;
     if (lane == 0 && expert + 1 == gridDim.x) offsets[expert + 1] = end;
   }
@@ -220,7 +130,7 @@ __global__ void __launch_bounds__(1024)
   for (uint32_t at = run.begin; at < run.end; at += 32) {
     const uint32_t i = at + lane;
     const bool mine = i < run.end && chosen[i] == expert;
-    const uint32_t all = __ballot_sync(kFullWarp, mine);
+    const uint32_t all = __ballot_sync(kWholeWarp, mine);
     if (mine) {
       const uint32_t to = place + __popc(all & ((1u << lane) - 1));
       sorted_rows[to] = i / k;

@@ -47,6 +47,13 @@ struct ExpertMatrices {
   Matrix down;
 };
 
+// One of several products of the same rows.
+struct MatMulTarget {
+  Matrix w;
+  float* y = nullptr;
+  size_t y_stride = 0;
+};
+
 // Rows sorted by expert: expert e computes entries [offsets[e], offsets[e + 1]) of `rows`, each the
 // index of a row of the input, and writes its outputs at the same places. Arrays on the device.
 struct RowGroups {
@@ -84,6 +91,74 @@ struct Rows {
   const uint32_t* blocks = nullptr;        // block tables, one after another
   uint32_t sequence_count = 0;
   uint32_t positions_max = 0;  // greatest position + 1 that the launch must serve
+};
+
+// Several row operations of a step in one launch each, with the bits of the functions named. Where
+// `early` is set the launch may begin before the one ahead of it in the stream has ended: then that
+// one must not write the weights, tables, Rows and the arrays Rows points to. A shape that has no
+// launch of its own runs as the functions named do, one after another.
+
+// add_rows or combine, then rms_norm, then quantize_rows, each where it is set. Outputs may be x.
+struct NormQuantize {
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* x = nullptr;  // [rows, cols] dense, as all rows here
+  // At most one of the two is added to x: `delta`, or the replies as combine takes them (k > 0).
+  const float* delta = nullptr;
+  size_t k = 0;
+  const float* weights = nullptr;
+  const uint32_t* slots = nullptr;
+  const float* replies = nullptr;
+  float* x_out = nullptr;  // the sum, needed where something is added, else not written
+  const float* norm_weight = nullptr;
+  float eps = 0.0f;
+  float* normed = nullptr;  // may be null
+  int8_t* q = nullptr;      // may be null; else with padded_k, group and scales as quantize_rows
+  size_t padded_k = 0;
+  size_t group = 0;
+  float* scales = nullptr;
+  bool early = false;
+};
+
+// apply_rope of q and of k, then append_kv. Afterwards k may be rotated or not.
+struct RopeAppend {
+  const float* cos_table = nullptr;
+  const float* sin_table = nullptr;
+  Rows rows;
+  size_t heads = 0;
+  float* q = nullptr;
+  Cache cache{};
+  float* k = nullptr;
+  const float* v = nullptr;
+  bool early = false;
+};
+
+// choose_linear where logits is set, else choose_attention, then plan_rows.
+struct ChoosePlan {
+  size_t rows = 0;
+  size_t experts = 0;
+  size_t top_k = 0;
+  const float* logits = nullptr;
+  const float* q = nullptr;
+  const float* k = nullptr;
+  const float* v = nullptr;
+  uint32_t* chosen = nullptr;
+  float* weights = nullptr;
+  uint32_t* offsets = nullptr;
+  uint32_t* sorted_rows = nullptr;
+  uint32_t* slots = nullptr;
+  bool early = false;
+};
+
+// matmul_float, fast for a gate: f32 weights, at most 8 outputs, few rows.
+struct GateProduct {
+  Matrix w;
+  const float* x = nullptr;
+  size_t rows = 0;
+  size_t x_stride = 0;
+  float* y = nullptr;
+  size_t y_stride = 0;
+  bool early = false;
 };
 
 struct CudaApi {
@@ -130,6 +205,9 @@ struct CudaApi {
   size_t (*matmul_scratch_bytes)(const WeightFormat& format, size_t k, size_t rows);
   int (*matmul_int)(Stream stream, const Matrix& w, const int8_t* q, const float* scales,
                     size_t rows, void* scratch, float* y, size_t y_stride);
+  // The same for matrices of one k whose formats quantise activations alike; faster together.
+  int (*matmul_int_many)(Stream stream, const MatMulTarget* targets, size_t count, const int8_t* q,
+                         const float* scales, size_t rows, void* scratch);
   int (*matmul_float)(Stream stream, const Matrix& w, const float* x, size_t rows, size_t x_stride,
                       float* y, size_t y_stride);
   // Scratch of moe_ffn for `rows_max` entries, in bytes.
@@ -178,6 +256,11 @@ struct CudaApi {
   // Index of the greatest logit of each row, the lowest on ties, and whether all are finite.
   int (*scan_logits)(Stream stream, const float* logits, size_t rows, size_t vocab, int32_t* best,
                      uint8_t* finite);
+  // Several of the above in one launch: see their structs.
+  int (*norm_quantize)(Stream stream, const NormQuantize& call);
+  int (*rope_append)(Stream stream, const RopeAppend& call);
+  int (*choose_plan)(Stream stream, const ChoosePlan& call);
+  int (*matmul_gate)(Stream stream, const GateProduct& call);
 };
 
 // The plugin's one exported symbol: null where `version` is not its own.

@@ -4,6 +4,7 @@
 // its operands from there one fragment ahead of the chain.
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/fused_kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/row_kernels.h"
@@ -410,6 +411,8 @@ int MatMulFloat(Stream stream, const Matrix& w, const float* x, size_t rows, siz
                 float* y, size_t y_stride) {
   if (w.format.is_integer()) return cudaErrorInvalidValue;
   if (rows == 0 || w.n == 0) return 0;
+  const GateProduct gate{w, x, rows, x_stride, y, y_stride};
+  if (GateProductFits(gate)) return LaunchGateProduct(stream, gate);
   const bool wide_x = x_stride % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
   const bool wide_w = w.k % 8 == 0 && reinterpret_cast<uintptr_t>(w.data) % 16 == 0;
   const Product p{w.data,

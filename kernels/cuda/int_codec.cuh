@@ -12,6 +12,30 @@
 
 namespace octet::cuda {
 
+__device__ __forceinline__ uint4 LoadShared16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ uint2 LoadShared8(uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ float LoadSharedHalf(uint32_t address) {
+  uint16_t h;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(h) : "r"(address) : "memory");
+  return __half2float(__ushort_as_half(h));
+}
+__device__ __forceinline__ int LoadSharedByte(uint32_t address) {
+  int v;
+  asm volatile("ld.shared.s8 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+
 // The words of one chunk's values that a lane holds, and the A operands made of them.
 template <int kBits>
 struct ChunkValues;
@@ -20,11 +44,10 @@ struct ChunkValues;
 template <>
 struct ChunkValues<4> {
   uint4 half[2];
-  __device__ __forceinline__ ChunkValues(const uint8_t* chunk, uint32_t lane) {
+  // `chunk` is the chunk's address in shared memory plus 16 times the lane.
+  __device__ __forceinline__ explicit ChunkValues(uint32_t chunk) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      half[i] = *reinterpret_cast<const uint4*>(chunk + i * 512 + lane * 16);
-    }
+    for (int i = 0; i < 2; ++i) half[i] = LoadShared16(chunk + i * 512);
   }
   __device__ __forceinline__ void Step(int s, uint32_t (&a)[4]) const {
 #pragma unroll
@@ -42,11 +65,9 @@ struct ChunkValues<4> {
 template <>
 struct ChunkValues<8> {
   uint4 part[4];
-  __device__ __forceinline__ ChunkValues(const uint8_t* chunk, uint32_t lane) {
+  __device__ __forceinline__ explicit ChunkValues(uint32_t chunk) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      part[i] = *reinterpret_cast<const uint4*>(chunk + i * 512 + lane * 16);
-    }
+    for (int i = 0; i < 4; ++i) part[i] = LoadShared16(chunk + i * 512);
   }
   __device__ __forceinline__ void Step(int s, uint32_t (&a)[4]) const {
 #pragma unroll
@@ -65,10 +86,10 @@ template <int kBits>
 struct HalfGroupScales {
   static constexpr int kDotStart = 0x4b400000;
   float scale[2];
-  __device__ __forceinline__ HalfGroupScales(const uint8_t* scales, uint32_t group, uint32_t g) {
-    const auto* halves = reinterpret_cast<const __half*>(scales) + group * kTileOutputs;
-    scale[0] = __half2float(halves[g]);
-    scale[1] = __half2float(halves[g + 8]);
+  // `scales` is the address of the chunk's scales plus that of output lane / 4 among them.
+  __device__ __forceinline__ HalfGroupScales(uint32_t scales, uint32_t group) {
+    scale[0] = LoadSharedHalf(scales + group * 32);
+    scale[1] = LoadSharedHalf(scales + group * 32 + 16);
   }
   static __device__ __forceinline__ float ToFloat(int dot) {
     constexpr float kUnit = kBits == 4 ? 1.0f / 16 : 1.0f;
@@ -87,10 +108,9 @@ struct HalfGroupScales {
 struct FactorGroupScales {
   static constexpr int kDotStart = 0;
   int factor[2];
-  __device__ __forceinline__ FactorGroupScales(const uint8_t* scales, uint32_t group, uint32_t g) {
-    const auto* factors = reinterpret_cast<const int8_t*>(scales) + group * kTileOutputs;
-    factor[0] = factors[g];
-    factor[1] = factors[g + 8];
+  __device__ __forceinline__ FactorGroupScales(uint32_t scales, uint32_t group) {
+    factor[0] = LoadSharedByte(scales + group * 16);
+    factor[1] = LoadSharedByte(scales + group * 16 + 8);
   }
   __device__ __forceinline__ void Add(const int (&dot)[4], const float (&)[2],
                                       uint32_t (&acc)[4]) const {

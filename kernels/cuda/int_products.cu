@@ -22,7 +22,7 @@ QuantRows RowsFor(const WeightFormat& format, size_t k, const int8_t* q, const f
 }
 
 SkinnyCall MakeSkinny(cudaStream_t stream, const Matrix& m, uint32_t experts, const EntryMap& map,
-                      uint32_t rows_max, const QuantRows& x, bool early) {
+                      uint32_t rows_max, uint32_t entries_max, const QuantRows& x, bool early) {
   const TiledPanel panel = MakeTiledPanel(m.format, m.k);
   SkinnyShape shape;
   shape.n = static_cast<uint32_t>(m.n);
@@ -31,14 +31,21 @@ SkinnyCall MakeSkinny(cudaStream_t stream, const Matrix& m, uint32_t experts, co
   shape.weight_groups = static_cast<uint32_t>(PaddedK(m.format, m.k) / m.format.group);
   shape.panel_bytes = panel.bytes;
   shape.scales_at = panel.scales;
-  return {stream, experts, rows_max, shape, map, x, early};
+  return {stream, experts, rows_max, entries_max, shape, map, x, early};
 }
 
-int SkinnyProduct(const SkinnyCall& c, const MatrixSet& w, float* y, size_t y_stride) {
-  const WeightFormat& f = w.single.format;
-  if (IsW4x(f)) return SkinnyProductW4x(f.group, c, w, y, y_stride);
-  return f.bits == 4 ? SkinnyProductInt4(f.group, c, w, y, y_stride)
-                     : SkinnyProductInt8(f.group, c, w, y, y_stride);
+int SkinnyProduct(const SkinnyCall& c, const WeightFormat& f, const SkinnyTargets& w) {
+  if (IsW4x(f)) return SkinnyProductW4x(f.group, c, w);
+  return f.bits == 4 ? SkinnyProductInt4(f.group, c, w) : SkinnyProductInt8(f.group, c, w);
+}
+
+SkinnyTargets TargetOf(const MatrixSet& w, float* y, size_t y_stride) {
+  SkinnyTargets out;
+  out.set = w;
+  out.n[0] = static_cast<uint32_t>(w.single.n);
+  out.y[0] = y;
+  out.y_stride[0] = y_stride;
+  return out;
 }
 
 int SkinnyGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
@@ -72,9 +79,48 @@ int MatMulInt(Stream stream, const Matrix& w, const int8_t* q, const float* scal
     return WideProduct(s, set, 1, map, map.count, x, static_cast<uint8_t*>(scratch), y, y_stride);
   }
   if (IsTiled(w.format)) {
-    return SkinnyProduct(MakeSkinny(s, w, 1, map, map.count, x, false), set, y, y_stride);
+    return SkinnyProduct(MakeSkinny(s, w, 1, map, map.count, map.count, x, true), w.format,
+                         TargetOf(set, y, y_stride));
   }
   return PanelProduct(s, set, 1, map, map.count, x, y, y_stride);
+}
+
+// Skinny products of matrices of one format share a launch; else they come one by one.
+int MatMulIntMany(Stream stream, const MatMulTarget* targets, size_t count, const int8_t* q,
+                  const float* scales, size_t rows, void* scratch) {
+  if (rows == 0) return 0;
+  const Matrix& first = targets[0].w;
+  bool together = count > 1 && count <= SkinnyTargets::kMax && IsTiled(first.format) &&
+                  !IsWide(first.format, rows);
+  size_t widest = first.n;
+  for (size_t i = 1; i < count; ++i) {
+    together = together && targets[i].w.format == first.format && targets[i].w.k == first.k;
+    if (targets[i].w.n > widest) widest = targets[i].w.n;
+  }
+  if (!together) {
+    for (size_t i = 0; i < count; ++i) {
+      const MatMulTarget& t = targets[i];
+      const int error = MatMulInt(stream, t.w, q, scales, rows, scratch, t.y, t.y_stride);
+      if (error != 0) return error;
+    }
+    return 0;
+  }
+  EntryMap map;
+  map.count = static_cast<uint32_t>(rows);
+  SkinnyTargets all;
+  all.count = static_cast<uint32_t>(count);
+  for (size_t i = 0; i < count; ++i) {
+    all.data[i] = targets[i].w.data;
+    all.n[i] = static_cast<uint32_t>(targets[i].w.n);
+    all.y[i] = targets[i].y;
+    all.y_stride[i] = targets[i].y_stride;
+  }
+  Matrix shape = first;
+  shape.n = widest;
+  const QuantRows x = RowsFor(first.format, first.k, q, scales);
+  const SkinnyCall call =
+      MakeSkinny(StreamOf(stream), shape, all.count, map, map.count, map.count, x, true);
+  return SkinnyProduct(call, first.format, all);
 }
 
 // ---- Experts ----
@@ -168,7 +214,7 @@ int RunGateUp(const MoeCall& c, bool quantised) {
       out.group = down.activation_group;
     }
     const SkinnyCall call =
-        MakeSkinny(c.stream, gate, c.experts, c.map, c.rows_of_expert_max, c.x, false);
+        MakeSkinny(c.stream, gate, c.experts, c.map, c.rows_of_expert_max, c.rows_max, c.x, true);
     return SkinnyGateUp(call, c.gate, c.up, out);
   }
   float* up = c.floats(c.plan.up);
@@ -205,8 +251,8 @@ int RunSkinny(const MoeCall& c) {
     return PanelProduct(c.stream, c.down, c.experts, map, c.rows_of_expert_max, x, c.y, down.n);
   }
   const SkinnyCall call =
-      MakeSkinny(c.stream, down, c.experts, map, c.rows_of_expert_max, x, quantised);
-  return SkinnyProduct(call, c.down, c.y, down.n);
+      MakeSkinny(c.stream, down, c.experts, map, c.rows_of_expert_max, c.rows_max, x, true);
+  return SkinnyProduct(call, down.format, TargetOf(c.down, c.y, down.n));
 }
 
 int MoeFfn(Stream stream, const ExpertMatrices& shape, const ExpertMatrices* experts,
@@ -240,6 +286,7 @@ void AddIntProducts(CudaApi* api) {
   AddMatrices(api);
   api->matmul_scratch_bytes = MatMulScratchBytes;
   api->matmul_int = MatMulInt;
+  api->matmul_int_many = MatMulIntMany;
   api->moe_scratch_bytes = MoeScratchBytes;
   api->moe_ffn = MoeFfn;
 }

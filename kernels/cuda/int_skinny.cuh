@@ -1,247 +1,385 @@
 // Integer products with few rows for each matrix: as fast as the weights come. A warp owns a panel
-// of 16 outputs and walks its chunks once, through a ring of asynchronous copies that it shares
-// with nobody; m16n8k32 tensor-core products give the exact integer sum of each group, which is
-// scaled and added in fp32, groups ascending, as docs/numerics.md says. So neither the rows beside
-// a row nor the launch change a bit.
+// of 16 outputs and walks its chunks once; one more warp of the block copies ahead, weights in bulk
+// and the rows that all panels share. m16n8k32 tensor-core products give the exact integer sum of
+// each group, which is scaled and added in fp32, groups ascending, as docs/numerics.md says. So
+// neither the rows beside a row nor the launch change a bit.
 #ifndef OCTET_KERNELS_CUDA_INT_SKINNY_CUH_
 #define OCTET_KERNELS_CUDA_INT_SKINNY_CUH_
 
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/int_codec.cuh"
 #include "kernels/cuda/int_skinny_calls.h"
+#include "kernels/cuda/launch_early.cuh"
+#include "kernels/cuda/pipeline.cuh"
 #include "kernels/cuda/quantize.cuh"
 
 namespace octet::cuda {
 
-inline constexpr int kGateUpWarps = 8;  // 128 outputs: whole groups of the middle
-inline constexpr int kProductWarps = 4;
-
-__device__ __forceinline__ void CopyAsync16(uint32_t shared, const uint8_t* global) {
-  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" ::"r"(shared), "l"(global));
-}
-__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;"); }
-template <int kLeft>
-__device__ __forceinline__ void WaitCopies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-}
-
-// A launch that may start before the one ahead of it has ended must not read that one's results
-// before GridWait. GridTrigger lets the next one start.
-__device__ __forceinline__ void GridWait() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void GridTrigger() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
+inline constexpr unsigned kMultiprocessors = 132;  // of an H100 or H200; decides sizes, no bits
+inline constexpr int kGateUpWarps = 8;             // 128 outputs: whole groups of the middle
 
 __device__ __forceinline__ void MmaS8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                       uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The rows that a warp multiplies with: kTiles times 8, of which `tiles` are in use. Offsets of
-// this lane's B row and of the scales of its two output columns.
-template <int kTiles>
-struct LaneRows {
-  int tiles = 0;
-  uint32_t q[kTiles];
-  uint32_t scale[kTiles][2];
-};
-
-template <int kTiles>
-__device__ LaneRows<kTiles> MakeLaneRows(const EntryMap& map, const QuantRows& x, uint32_t first,
-                                         uint32_t count) {
-  const uint32_t lane = threadIdx.x % 32;
-  LaneRows<kTiles> rows;
-  rows.tiles = static_cast<int>((count + 7) / 8);
-#pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-    // Rows past the last repeat it; nobody reads what they give.
-    const auto row = [&](uint32_t index) { return map.row(first + min(index, count - 1)); };
-    rows.q[i] = row(8 * i + lane / 4) * x.padded_k + lane % 4 * 8;
-    for (int j = 0; j < 2; ++j) rows.scale[i][j] = row(8 * i + lane % 4 * 2 + j) * x.groups;
-  }
-  return rows;
+// 16 or 4 bytes of the ordinary kind of asynchronous copy; what lies past `bytes` becomes zero.
+__device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global, uint32_t bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void CopyAsync4(uint32_t shared, const void* global, uint32_t bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(global), "r"(bytes)
+               : "memory");
+}
+// The barrier hears of this thread's copies so far when they have landed.
+__device__ __forceinline__ void ArriveWhenCopied(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SharedAddress(barrier))
+               : "memory");
 }
 
-// What a lane needs of the rows for one chunk.
-template <class C, int kTiles>
-struct RowChunk {
-  uint2 b[kTiles][4];
-  float scale[kTiles][C::kScalesPerChunk][2];
+// What a block works with: kWarps panels of each of kStreams matrices (gate and up side by side, or
+// one), kTiles times 8 rows, stages of kChunks chunks. kFew: the launch has two blocks for each
+// multiprocessor at most.
+template <class CodecOf, int kStreamsOf, int kWarpsOf, int kTilesOf, bool kFew = false>
+struct SkinnyPlan {
+  using C = CodecOf;
+  static constexpr int kStreams = kStreamsOf;
+  static constexpr int kWarps = kWarpsOf;
+  static constexpr int kTiles = kTilesOf;
+  static constexpr int kRows = 8 * kTiles;
+  // Chunks whose integer sums are independent keep a warp busy that has no company.
+  static constexpr int kChunks = (kStreams == 2 && !kFew) || C::kBits == 8 ? 1 : 2;
+  static constexpr int kPanelBytes = kChunks * C::kChunkBytes;
+  static constexpr int kWeightBytes = kStreams * kWarps * kPanelBytes;
+  static constexpr int kRowBytes = kChunks * kRows * 128;
+  static constexpr int kScaleCount = C::kW4x ? 0 : kChunks * C::kScalesPerChunk * kRows;
+  static constexpr int kStageBytes = (kWeightBytes + kRowBytes + kScaleCount * 4 + 127) / 128 * 128;
+  // Blocks that share a multiprocessor: as many as registers allow, as the warps of one wait for
+  // each other's latencies. What is on its way to all of them together covers the memory's.
+  static constexpr int kBlocks = kFew            ? 2
+                                 : kStreams == 1 ? 4
+                                 : kTiles == 1   ? 4
+                                 : kTiles == 2   ? 3
+                                                 : 2;
+  static constexpr int kRoom = 227 * 1024 / kBlocks - 1024;
+  static constexpr int kFit = (kRoom - 256) / kStageBytes;
+  static constexpr int kStages = kFit < 2 ? 2 : kFit > 8 ? 8 : kFit;
+  static constexpr int kThreads = (kWarps + 1) * 32;
+  static constexpr int kShared = kStages * kStageBytes + 2 * kStages * 8;
 };
 
-template <class C, int kTiles>
-__device__ __forceinline__ void LoadRowChunk(const QuantRows& x, const LaneRows<kTiles>& rows,
-                                             uint32_t chunk, RowChunk<C, kTiles>* out) {
-  const uint32_t k = chunk * kChunk;
-  const bool whole = k + kChunk <= x.padded_k;
+// The first output panel of a block, and the rows that it multiplies.
+struct SkinnyBlock {
+  uint32_t expert;
+  uint32_t first_panel;
+  uint32_t first_entry;
+  uint32_t count;
+};
+
+template <class P>
+struct SkinnyMemory {
+  uint8_t* stages;
+  uint64_t* full;
+  uint64_t* empty;
+
+  __device__ __forceinline__ explicit SkinnyMemory(uint8_t* memory)
+      : stages(memory),
+        full(reinterpret_cast<uint64_t*>(memory + P::kStages * P::kStageBytes)),
+        empty(full + P::kStages) {}
+  __device__ __forceinline__ uint8_t* weights(uint32_t stage) const {
+    return stages + stage * P::kStageBytes;
+  }
+  __device__ __forceinline__ uint8_t* rows(uint32_t stage) const {
+    return weights(stage) + P::kWeightBytes;
+  }
+  __device__ __forceinline__ float* scales(uint32_t stage) const {
+    return reinterpret_cast<float*>(rows(stage) + P::kRowBytes);
+  }
+  __device__ __forceinline__ void Init() const {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < P::kStages; ++i) {
+        InitBarrier(&full[i], 33);  // the weights' bytes, and each copying lane's rows
+        InitBarrier(&empty[i], P::kWarps);
+      }
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncthreads();
+  }
+};
+
+// The copying warp. Weights do not depend on the launch before this one, rows may.
+template <class P>
+class SkinnyProducer {
+ public:
+  using C = typename P::C;
+  __device__ __forceinline__ SkinnyProducer(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
+                                            const SkinnyBlock& block, const uint8_t* const* data)
+      : memory_(memory), lane_(threadIdx.x % 32) {
+    const uint32_t warp = lane_ % P::kWarps, stream = lane_ / P::kWarps;
+    const uint32_t panel = block.first_panel + warp;
+    copies_ = stream < P::kStreams && panel < shape.panels;
+    if (copies_) panel_ = data[stream] + panel * shape.panel_bytes;
+    const uint32_t panels = min(shape.panels - block.first_panel, uint32_t{P::kWarps});
+    chunks_ = shape.chunks;
+    panels_ = panels * P::kStreams;
+    slot_ = (stream * P::kWarps + warp) * P::kPanelBytes;
+  }
+
+  __device__ __forceinline__ uint32_t stages() const {
+    return (chunks_ + P::kChunks - 1) / P::kChunks;
+  }
+
+  __device__ __forceinline__ void Weights(uint32_t round) {
+    const uint32_t stage = round % P::kStages, first = round * P::kChunks;
+    const uint32_t bytes = min(chunks_ - first, uint32_t{P::kChunks}) * C::kChunkBytes;
+    if (lane_ == 0) ArriveExpecting(&memory_.full[stage], panels_ * bytes);
+    __syncwarp();
+    if (copies_) {
+      CopyBulk(memory_.weights(stage) + slot_, panel_ + size_t{first} * C::kChunkBytes, bytes,
+               &memory_.full[stage]);
+    }
+  }
+
+  // Where this lane's pieces of the rows start. After GridWait.
+  __device__ __forceinline__ void FindRows(const EntryMap& map, const QuantRows& x,
+                                           const SkinnyBlock& block) {
+    const auto row = [&](uint32_t i) {
+      return map.row(block.first_entry + min(i, block.count - 1));
+    };
 #pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-    if (i >= rows.tiles) break;
+    for (uint32_t i = 0; i < P::kRows / 4; ++i) {
+      row_q_[i] = row(4 * i + lane_ / 8) * x.padded_k + lane_ % 8 * 16;
+    }
+    row_scales_ = row(lane_ % P::kRows) * x.groups;
+  }
+
+  __device__ __forceinline__ void Rows(uint32_t round, const QuantRows& x, uint32_t count) {
+    const uint32_t stage = round % P::kStages, first = round * P::kChunks;
+    const uint32_t unit = lane_ % 8;
+    const uint32_t rows = SharedAddress(memory_.rows(stage));
 #pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      out->b[i][s] = make_uint2(0, 0);
-      if (whole || k + 32 * s < x.padded_k) {
-        out->b[i][s] = __ldg(reinterpret_cast<const uint2*>(x.q + rows.q[i] + k + 32 * s));
+    for (uint32_t i = 0; i < P::kRows / 4; ++i) {
+      const uint32_t row = 4 * i + lane_ / 8;
+      if (row >= count) continue;  // what such rows give is not used
+      const uint32_t to = rows + row * 128 + ((unit / 2) ^ (row % 4)) * 32 + unit % 2 * 16;
+#pragma unroll
+      for (uint32_t c = 0; c < P::kChunks; ++c) {
+        const uint32_t k = (first + c) * static_cast<uint32_t>(kChunk);
+        const bool present = k + unit * 16 < x.padded_k;
+        CopyAsync16(to + c * P::kRows * 128, x.q + row_q_[i] + (present ? k : 0), present ? 16 : 0);
       }
     }
-    if constexpr (!C::kW4x) {
+    const uint32_t scales = SharedAddress(memory_.scales(stage));
 #pragma unroll
-      for (int g = 0; g < C::kScalesPerChunk; ++g) {
-        const uint32_t group = chunk * C::kScalesPerChunk + g;
+    for (uint32_t at = lane_; at < P::kScaleCount; at += 32) {
+      if (lane_ % P::kRows >= count) continue;
+      const uint32_t group = first * C::kScalesPerChunk + at / P::kRows;
+      const bool present = group < x.groups;
+      CopyAsync4(scales + at * 4, x.scales + row_scales_ + (present ? group : 0), present ? 4 : 0);
+    }
+    ArriveWhenCopied(&memory_.full[stage]);
+  }
+
+  __device__ __forceinline__ void Run(const EntryMap& map, const QuantRows& x,
+                                      const SkinnyBlock& block) {
+    const uint32_t all = stages(), ahead = min(all, uint32_t{P::kStages});
+    for (uint32_t round = 0; round < ahead; ++round) Weights(round);
+    GridWait();
+    FindRows(map, x, block);
+    for (uint32_t round = 0; round < ahead; ++round) Rows(round, x, block.count);
+    for (uint32_t round = ahead; round < all; ++round) {
+      WaitParity(&memory_.empty[round % P::kStages], (round / P::kStages + 1) & 1);
+      Weights(round);
+      Rows(round, x, block.count);
+    }
+  }
+
+ private:
+  const SkinnyMemory<P>& memory_;
+  const uint32_t lane_;
+  const uint8_t* panel_ = nullptr;
+  bool copies_ = false;
+  uint32_t chunks_ = 0, panels_ = 0, slot_ = 0;
+  uint32_t row_q_[P::kRows / 4];
+  uint32_t row_scales_;
+};
+
+// A warp that multiplies: its panel of every stream with all rows.
+template <class P>
+class SkinnyConsumer {
+ public:
+  using C = typename P::C;
+  typename C::Accumulator acc[P::kStreams][P::kTiles][4];
+
+  __device__ __forceinline__ void Run(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
+                                      const SkinnyBlock& block) {
+    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    lane_values_ = lane * 16;
+    for (uint32_t s = 0; s < 4; ++s) lane_row_[s] = g * 128 + (s ^ (g % 4)) * 32 + 8 * t;
+    lane_scale_ = 8 * t;
+    lane_group_ = g * (C::kW4x ? 1 : 2);
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          out->scale[i][g][j] =
-              whole || group < x.groups ? __ldg(x.scales + rows.scale[i][j] + group) : 0.0f;
-        }
+    for (int i = 0; i < P::kStreams * P::kTiles * 4; ++i) {
+      acc[i / 4 / P::kTiles][i / 4 % P::kTiles][i % 4] = 0;
+    }
+    const uint32_t tiles = (block.count + 7) / 8;
+    if constexpr (P::kTiles == 4) {
+      if (tiles == 4) return RunTiles<4>(memory, shape, block);
+      if (tiles == 3) return RunTiles<3>(memory, shape, block);
+    }
+    if constexpr (P::kTiles >= 2) {
+      if (tiles == 2) return RunTiles<2>(memory, shape, block);
+    }
+    RunTiles<1>(memory, shape, block);
+  }
+
+ private:
+  // All chunks, for kUsed tiles of rows.
+  template <int kUsed>
+  __device__ __forceinline__ void RunTiles(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
+                                           const SkinnyBlock& block) {
+    const uint32_t warp = threadIdx.x / 32;
+    const bool active = block.first_panel + warp < shape.panels;
+    uint32_t stage = 0, parity = 0, at = SharedAddress(memory.stages);
+    for (uint32_t first = 0; first < shape.chunks; first += P::kChunks) {
+      WaitParity(&memory.full[stage], parity);
+      const uint32_t weights = at + warp * P::kPanelBytes;
+      // Past the last group nothing is added, not even zero: it would turn -0 into +0.
+      const uint32_t groups_left = shape.weight_groups - first * C::kGroupsPerChunk;
+      if (active && groups_left >= P::kChunks * C::kGroupsPerChunk) {
+        MultiplyStage<kUsed, true>(weights, at + P::kWeightBytes, groups_left);
+      } else if (active) {
+        MultiplyStage<kUsed, false>(weights, at + P::kWeightBytes, groups_left);
+      }
+      __syncwarp();
+      if (threadIdx.x % 32 == 0) Arrive(&memory.empty[stage]);
+      at += P::kStageBytes;
+      if (++stage == P::kStages) {
+        stage = 0;
+        parity ^= 1;
+        at = SharedAddress(memory.stages);
       }
     }
   }
-}
 
-template <class C, int kStreams, int kTiles>
-struct SkinnyWarp {
-  static constexpr int kStages = C::kBits == 4 ? (kStreams == 2 ? 4 : 8) : (kStreams == 2 ? 3 : 5);
-  static constexpr int kStageBytes = kStreams * C::kChunkBytes;
-  static constexpr int kRingBytes = kStages * kStageBytes;
-
-  const uint8_t* panel[kStreams];
-  uint32_t chunks;
-  uint8_t* ring;
-  typename C::Accumulator acc[kStreams][kTiles][4];
-
-  __device__ __forceinline__ void Issue(uint32_t chunk) {
-    if (chunk < chunks) {
-      const uint32_t lane = threadIdx.x % 32;
-      const uint32_t to =
-          static_cast<uint32_t>(__cvta_generic_to_shared(ring + chunk % kStages * kStageBytes));
+  template <int kUsed, bool kWhole>
+  __device__ __forceinline__ void MultiplyStage(uint32_t weights, uint32_t rows,
+                                                uint32_t groups_left) {
 #pragma unroll
-      for (int m = 0; m < kStreams; ++m) {
-        const uint8_t* from = panel[m] + size_t{chunk} * C::kChunkBytes;
+    for (int c = 0; c < P::kChunks; ++c) {
 #pragma unroll
-        for (int at = 0; at < C::kValueBytes; at += 512) {
-          CopyAsync16(to + m * C::kChunkBytes + at + lane * 16, from + at + lane * 16);
-        }
-        if (lane < C::kScaleBytes / 16) {
-          const uint32_t at = C::kValueBytes + lane * 16;
-          CopyAsync16(to + m * C::kChunkBytes + at, from + at);
-        }
+      for (int m = 0; m < P::kStreams; ++m) {
+        Multiply<kUsed, kWhole>(m, weights + m * P::kWarps * P::kPanelBytes + c * C::kChunkBytes,
+                                rows + c * P::kRows * 128,
+                                rows + P::kRowBytes + c * C::kScalesPerChunk * P::kRows * 4,
+                                static_cast<int>(groups_left) - c * C::kGroupsPerChunk);
       }
     }
-    CommitCopies();
   }
 
-  __device__ __forceinline__ void Start() {
-    for (int i = 0; i < kStages - 1; ++i) Issue(i);
-  }
-
-  // All chunks of one stream's panel times the rows' chunk.
-  __device__ __forceinline__ void Multiply(int m, uint32_t chunk, const RowChunk<C, kTiles>& x,
-                                           int tiles, uint32_t groups_left) {
-    const uint8_t* stage = ring + chunk % kStages * kStageBytes + m * C::kChunkBytes;
-    const typename C::LaneValues values(stage, threadIdx.x % 32);
-    int dot[kTiles][4];
+  // One chunk of one panel. `chunk`, `rows` and `scales` are addresses in shared memory.
+  template <int kUsed, bool kWhole>
+  __device__ __forceinline__ void Multiply(int m, uint32_t chunk, uint32_t rows, uint32_t scales,
+                                           int groups_left) {
+    const typename C::LaneValues values(chunk + lane_values_);
+    int dot[kUsed][4];
 #pragma unroll
     for (int s = 0; s < 4; ++s) {
       uint32_t a[4];
       values.Step(s, a);
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        if (i >= tiles) break;
+      for (int i = 0; i < kUsed; ++i) {
         if (s % C::kStepsPerGroup == 0) {
           for (int& d : dot[i]) d = C::kDotStart;
         }
-        MmaS8(dot[i], a, x.b[i][s].x, x.b[i][s].y);
+        const uint2 b = LoadShared8(rows + lane_row_[s] + i * 1024);
+        MmaS8(dot[i], a, b.x, b.y);
       }
       if (s % C::kStepsPerGroup != C::kStepsPerGroup - 1) continue;
-      const uint32_t g = s / C::kStepsPerGroup;
-      if (g >= groups_left) continue;
-      const typename C::GroupScales scales(stage + C::kValueBytes, g, threadIdx.x % 32 / 4);
+      const int group = s / C::kStepsPerGroup;
+      if (!kWhole && group >= groups_left) continue;
+      const typename C::GroupScales weight_scales(chunk + C::kValueBytes + lane_group_, group);
 #pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        if (i >= tiles) break;
-        scales.Add(dot[i], x.scale[i][C::kW4x ? 0 : g], acc[m][i]);
+      for (int i = 0; i < kUsed; ++i) {
+        float a_scale[2] = {0.0f, 0.0f};
+        if constexpr (!C::kW4x) {
+          const uint2 pair = LoadShared8(scales + lane_scale_ + (group * P::kRows + 8 * i) * 4);
+          a_scale[0] = __uint_as_float(pair.x);
+          a_scale[1] = __uint_as_float(pair.y);
+        }
+        weight_scales.Add(dot[i], a_scale, acc[m][i]);
       }
     }
   }
 
-  __device__ __forceinline__ void Run(const QuantRows& x, const LaneRows<kTiles>& rows,
-                                      uint32_t weight_groups) {
-#pragma unroll
-    for (int m = 0; m < kStreams; ++m) {
-      for (int i = 0; i < kTiles; ++i) {
-        for (int j = 0; j < 4; ++j) acc[m][i][j] = 0;
-      }
+ public:
+  // Output g + 8 (j / 2) of a panel for column 2 t + j % 2 of tile i, j = 0..3.
+  __device__ __forceinline__ float Result(int m, int i, int j, const uint8_t* panel,
+                                          const SkinnyShape& shape, const EntryMap& map,
+                                          const QuantRows& x, const SkinnyBlock& block) const {
+    if constexpr (!C::kW4x) {
+      return acc[m][i][j];
+    } else {
+      const uint32_t lane = threadIdx.x % 32;
+      const uint32_t row = min(8 * i + lane % 4 * 2 + j % 2, block.count - 1);
+      const float w =
+          reinterpret_cast<const float*>(panel + shape.scales_at)[lane / 4 + 8 * (j / 2)];
+      return __fmul_rn(__int2float_rn(static_cast<int>(acc[m][i][j])),
+                       __fmul_rn(w, x.scales[map.row(block.first_entry + row)]));
     }
-    // The rows' chunk is fetched one ahead where registers allow.
-    constexpr bool kAhead = kTiles * kStreams <= 2;
-    RowChunk<C, kTiles> now, next;
-    if (kAhead) LoadRowChunk(x, rows, 0, &now);
-    for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
-      WaitCopies<kStages - 2>();
-      __syncwarp();  // the scales came through other lanes, and all have read the slot to refill
-      Issue(chunk + kStages - 1);
-      if (!kAhead) LoadRowChunk(x, rows, chunk, &now);
-      if (kAhead && chunk + 1 < chunks) LoadRowChunk(x, rows, chunk + 1, &next);
-      const uint32_t groups_left = weight_groups - chunk * C::kGroupsPerChunk;
-#pragma unroll
-      for (int m = 0; m < kStreams; ++m) Multiply(m, chunk, now, rows.tiles, groups_left);
-      if (kAhead) now = next;
-    }
-    WaitCopies<0>();
   }
 
-  // Output (g + 8 * (j / 2)) of panel m for column 2 t + j % 2 of tile i, j = 0..3.
-  __device__ __forceinline__ float Result(int m, int i, int j, const QuantRows& x,
-                                          const LaneRows<kTiles>& rows, size_t scales_at) const {
-    if constexpr (!C::kW4x) return acc[m][i][j];
-    const auto* output_scales = reinterpret_cast<const float*>(panel[m] + scales_at);
-    const float w = output_scales[threadIdx.x % 32 / 4 + 8 * (j / 2)];
-    return __fmul_rn(__int2float_rn(static_cast<int>(acc[m][i][j])),
-                     __fmul_rn(w, x.scales[rows.scale[i][j % 2]]));
-  }
+ private:
+  // What this lane adds to the addresses of a chunk's values, of the rows at each step, of their
+  // scales and of the weights'.
+  uint32_t lane_values_, lane_row_[4], lane_scale_, lane_group_;
 };
 
 // ---- y = W x ----
 
-template <class C, int kTiles>
-__global__ void __launch_bounds__(kProductWarps * 32)
-    SkinnyProductKernel(MatrixSet w, SkinnyShape shape, EntryMap map, QuantRows x, float* y,
-                        size_t y_stride) {
-  using Warp = SkinnyWarp<C, 1, kTiles>;
-  extern __shared__ __align__(128) uint8_t memory[];
-  const uint32_t expert = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const uint32_t panel = blockIdx.x * kProductWarps + warp;
-  const uint32_t first = map.begin(expert) + blockIdx.z * kTiles * 8, end = map.end(expert);
-  if (first >= end || panel >= shape.panels) return;
-  const uint32_t count = min(end - first, uint32_t{kTiles * 8});
-  Warp product;
-  product.panel[0] = w.data(expert) + panel * shape.panel_bytes;
-  product.chunks = shape.chunks;
-  product.ring = memory + warp * Warp::kRingBytes;
-  product.Start();
+template <class P>
+__global__ void __launch_bounds__(P::kThreads, P::kBlocks)
+    SkinnyProductKernel(SkinnyTargets w, SkinnyShape shape, EntryMap map, QuantRows x) {
+  extern __shared__ __align__(128) uint8_t dynamic[];
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  SkinnyBlock block{blockIdx.y, blockIdx.x * P::kWarps, 0, 0};
+  const uint32_t matrix = w.count > 1 ? block.expert : 0;
+  shape.n = w.n[matrix];
+  shape.panels = (shape.n + 15) / 16;
+  if (block.first_panel >= shape.panels) return;
+  block.first_entry = map.begin(block.expert) + blockIdx.z * P::kRows;
+  const uint32_t end = map.end(block.expert);
+  if (block.first_entry >= end) return;
+  block.count = min(end - block.first_entry, uint32_t{P::kRows});
+  const SkinnyMemory<P> memory(dynamic);
+  memory.Init();
+  const uint8_t* data = w.count > 1 ? w.data[matrix] : w.set.data(block.expert);
+  if (warp == P::kWarps) {
+    SkinnyProducer<P>(memory, shape, block, &data).Run(map, x, block);
+    return;
+  }
   GridWait();
   GridTrigger();
-  const LaneRows<kTiles> rows = MakeLaneRows<kTiles>(map, x, first, count);
-  product.Run(x, rows, shape.weight_groups);
+  SkinnyConsumer<P> product;
+  product.Run(memory, shape, block);
+  const uint32_t panel = block.first_panel + warp;
+  if (panel >= shape.panels) return;
+  float* y = w.y[matrix];
 #pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
-    if (i >= rows.tiles) break;
+  for (int i = 0; i < P::kTiles; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const uint32_t entry = 8 * i + lane % 4 * 2 + j % 2;
       const uint32_t output = panel * 16 + lane / 4 + 8 * (j / 2);
-      if (entry < count && output < shape.n) {
-        y[(first + entry) * y_stride + output] = product.Result(0, i, j, x, rows, shape.scales_at);
+      const float value =
+          product.Result(0, i, j, data + panel * shape.panel_bytes, shape, map, x, block);
+      if (entry < block.count && output < shape.n) {
+        y[(block.first_entry + entry) * w.y_stride[matrix] + output] = value;
       }
     }
   }
@@ -251,6 +389,11 @@ __global__ void __launch_bounds__(kProductWarps * 32)
 
 // Rows of 128 middle outputs in shared memory, [rows][kMiddleStride], to where they go. A warp
 // takes a row, a lane 4 consecutive outputs.
+template <int kWarps>
+__device__ __forceinline__ void MultipliersBarrier() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kWarps * 32) : "memory");
+}
+
 inline constexpr int kMiddleStride = kGateUpWarps * 16 + 4;
 
 __device__ inline void WriteMiddle(const float* rows, uint32_t count, uint32_t first_entry,
@@ -285,102 +428,94 @@ __device__ inline void WriteMiddle(const float* rows, uint32_t count, uint32_t f
   }
 }
 
-template <class C, int kTiles>
-__global__ void __launch_bounds__(kGateUpWarps * 32, kTiles == 1 && C::kBits == 4 ? 3 : 2)
+template <class P>
+__global__ void __launch_bounds__(P::kThreads, P::kBlocks)
     SkinnyGateUpKernel(MatrixSet gate, MatrixSet up, SkinnyShape shape, EntryMap map, QuantRows x,
                        MiddleOut out) {
-  using Warp = SkinnyWarp<C, 2, kTiles>;
-  extern __shared__ __align__(128) uint8_t memory[];
-  const uint32_t expert = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const uint32_t panel = blockIdx.x * kGateUpWarps + warp;
-  const uint32_t first = map.begin(expert) + blockIdx.z * kTiles * 8, end = map.end(expert);
-  if (first >= end) return;
-  const uint32_t count = min(end - first, uint32_t{kTiles * 8});
-  const bool active = panel < shape.panels;
-  Warp product;
-  product.panel[0] = gate.data(expert) + panel * shape.panel_bytes;
-  product.panel[1] = up.data(expert) + panel * shape.panel_bytes;
-  product.chunks = active ? shape.chunks : 0;
-  product.ring = memory + warp * Warp::kRingBytes;
-  product.Start();
+  extern __shared__ __align__(128) uint8_t dynamic[];
+  const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // Which rows an expert has may come from the launch before.
   GridWait();
+  SkinnyBlock block{blockIdx.y, blockIdx.x * P::kWarps, 0, 0};
+  block.first_entry = map.begin(block.expert) + blockIdx.z * P::kRows;
+  const uint32_t end = map.end(block.expert);
+  if (block.first_entry >= end) return;
+  block.count = min(end - block.first_entry, uint32_t{P::kRows});
+  const SkinnyMemory<P> memory(dynamic);
+  memory.Init();
+  const uint8_t* data[2] = {gate.data(block.expert), up.data(block.expert)};
+  if (warp == P::kWarps) {
+    SkinnyProducer<P>(memory, shape, block, data).Run(map, x, block);
+    return;
+  }
   GridTrigger();
-  const LaneRows<kTiles> rows = MakeLaneRows<kTiles>(map, x, first, count);
-  product.Run(x, rows, shape.weight_groups);
-  __syncthreads();  // the rings are read: their memory takes the middle
-  auto* middle = reinterpret_cast<float*>(memory);
+  SkinnyConsumer<P> product;
+  product.Run(memory, shape, block);
+  const uint32_t panel = block.first_panel + warp;
+  const bool active = panel < shape.panels;
+  MultipliersBarrier<P::kWarps>();  // every stage is read: their memory takes the middle
+  auto* middle = reinterpret_cast<float*>(dynamic);
 #pragma unroll
-  for (int i = 0; i < kTiles; ++i) {
+  for (int i = 0; i < P::kTiles; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const uint32_t row = 8 * i + lane % 4 * 2 + j % 2;
       const uint32_t output = warp * 16 + lane / 4 + 8 * (j / 2);
       float h = 0.0f;
-      if (active && row < count) {
-        h = SiluMul(product.Result(0, i, j, x, rows, shape.scales_at),
-                    product.Result(1, i, j, x, rows, shape.scales_at));
+      if (active && row < block.count) {
+        const size_t at = panel * shape.panel_bytes;
+        h = SiluMul(product.Result(0, i, j, data[0] + at, shape, map, x, block),
+                    product.Result(1, i, j, data[1] + at, shape, map, x, block));
       }
       middle[row * kMiddleStride + output] = h;
     }
   }
-  __syncthreads();
-  WriteMiddle(middle, count, first, blockIdx.x * kGateUpWarps * 16, out);
+  MultipliersBarrier<P::kWarps>();
+  WriteMiddle(middle, block.count, block.first_entry, block.first_panel * 16, out);
 }
 
 // ---- Launches ----
 
-// A launch that may begin while the one ahead of it drains.
-template <typename... Params, typename... Args>
-int LaunchEarly(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared,
-                cudaStream_t stream, bool early, Args... args) {
-  if (shared > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (error != cudaSuccess) return error;
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = early ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, Params(args)...);
+template <class C, int kTiles, int kWarps>
+int LaunchProduct(const SkinnyCall& c, const SkinnyTargets& w) {
+  using P = SkinnyPlan<C, 1, kWarps, kTiles>;
+  const dim3 grid(CeilDiv(c.shape.panels, kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
+  return LaunchEarly(SkinnyProductKernel<P>, grid, P::kThreads, P::kShared, c.stream, c.early, w,
+                     c.shape, c.map, c.x);
 }
 
-template <class C, int kTiles>
-int LaunchProduct(const SkinnyCall& c, const MatrixSet& w, float* y, size_t y_stride) {
-  const dim3 grid(CeilDiv(c.shape.panels, kProductWarps), c.experts,
-                  CeilDiv(c.rows_max, kTiles * 8));
-  const size_t shared = kProductWarps * SkinnyWarp<C, 1, kTiles>::kRingBytes;
-  return LaunchEarly(SkinnyProductKernel<C, kTiles>, grid, kProductWarps * 32, shared, c.stream,
-                     c.early, w, c.shape, c.map, c.x, y, y_stride);
-}
-
-template <class C, int kTiles>
+template <class C, int kTiles, bool kFew = false>
 int LaunchGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
                  const MiddleOut& out) {
-  const dim3 grid(CeilDiv(c.shape.panels, kGateUpWarps), c.experts,
-                  CeilDiv(c.rows_max, kTiles * 8));
-  const size_t ring = kGateUpWarps * SkinnyWarp<C, 2, kTiles>::kRingBytes;
-  const size_t middle = sizeof(float) * kTiles * 8 * kMiddleStride;
-  return LaunchEarly(SkinnyGateUpKernel<C, kTiles>, grid, kGateUpWarps * 32,
-                     ring > middle ? ring : middle, c.stream, c.early, gate, up, c.shape, c.map,
-                     c.x, out);
+  using P = SkinnyPlan<C, 2, kGateUpWarps, kTiles, kFew>;
+  static_assert(P::kStages * P::kStageBytes >= P::kRows * kMiddleStride * 4);
+  const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
+  return LaunchEarly(SkinnyGateUpKernel<P>, grid, P::kThreads, P::kShared, c.stream, c.early, gate,
+                     up, c.shape, c.map, c.x, out);
+}
+
+// Small blocks where there is too little work to give every multiprocessor some.
+template <class C, int kTiles>
+int RunProductTiles(const SkinnyCall& c, const SkinnyTargets& w) {
+  constexpr uint32_t kPanelsMany = kMultiprocessors * 2 * 4;
+  const uint32_t groups = c.experts < c.entries_max ? c.experts : c.entries_max;
+  if (c.shape.panels * groups < kPanelsMany) return LaunchProduct<C, kTiles, 2>(c, w);
+  return LaunchProduct<C, kTiles, 4>(c, w);
 }
 
 template <class C>
-int RunProduct(const SkinnyCall& c, const MatrixSet& w, float* y, size_t y_stride) {
-  if (c.rows_max <= 8) return LaunchProduct<C, 1>(c, w, y, y_stride);
-  if (c.rows_max <= 16) return LaunchProduct<C, 2>(c, w, y, y_stride);
-  return LaunchProduct<C, 4>(c, w, y, y_stride);
+int RunProduct(const SkinnyCall& c, const SkinnyTargets& w) {
+  if (c.rows_max <= 8) return RunProductTiles<C, 1>(c, w);
+  if (c.rows_max <= 16) return RunProductTiles<C, 2>(c, w);
+  return RunProductTiles<C, 4>(c, w);
 }
 template <class C>
 int RunGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
               const MiddleOut& out) {
+  const uint32_t experts = c.experts < c.entries_max ? c.experts : c.entries_max;
+  if (c.rows_max <= 8 && experts * CeilDiv(c.shape.panels, kGateUpWarps) <= 2 * kMultiprocessors) {
+    return LaunchGateUp<C, 1, true>(c, gate, up, out);
+  }
   if (c.rows_max <= 8) return LaunchGateUp<C, 1>(c, gate, up, out);
   if (c.rows_max <= 16) return LaunchGateUp<C, 2>(c, gate, up, out);
   return LaunchGateUp<C, 4>(c, gate, up, out);
@@ -388,11 +523,10 @@ int RunGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
 
 // One file a codec, so that they build side by side.
 template <int kBits, bool kW4x>
-int SkinnyProductOf(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
-                    size_t y_stride) {
-  if (group == 32) return RunProduct<Codec<kBits, kW4x, 32>>(c, w, y, y_stride);
-  if (group == 64) return RunProduct<Codec<kBits, kW4x, 64>>(c, w, y, y_stride);
-  return RunProduct<Codec<kBits, kW4x, 128>>(c, w, y, y_stride);
+int SkinnyProductOf(uint32_t group, const SkinnyCall& c, const SkinnyTargets& w) {
+  if (group == 32) return RunProduct<Codec<kBits, kW4x, 32>>(c, w);
+  if (group == 64) return RunProduct<Codec<kBits, kW4x, 64>>(c, w);
+  return RunProduct<Codec<kBits, kW4x, 128>>(c, w);
 }
 template <int kBits, bool kW4x>
 int SkinnyGateUpOf(uint32_t group, const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,

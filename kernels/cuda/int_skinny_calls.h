@@ -15,10 +15,23 @@ struct SkinnyShape {
   size_t scales_at;  // of w4x, in a panel
 };
 
+// What a product computes: one matrix of every expert, or up to three matrices of one format and k
+// over the same rows, in which case `experts` of the call counts them and the map has no offsets.
+struct SkinnyTargets {
+  static constexpr uint32_t kMax = 3;
+  uint32_t count = 1;
+  MatrixSet set;                   // count == 1
+  const uint8_t* data[kMax] = {};  // count > 1
+  uint32_t n[kMax] = {};
+  float* y[kMax] = {};
+  size_t y_stride[kMax] = {};
+};
+
 struct SkinnyCall {
   cudaStream_t stream;
   uint32_t experts;
-  uint32_t rows_max;  // of one matrix
+  uint32_t rows_max;     // of one matrix
+  uint32_t entries_max;  // of all
   SkinnyShape shape;
   EntryMap map;
   QuantRows x;
@@ -27,12 +40,9 @@ struct SkinnyCall {
   bool early;
 };
 
-int SkinnyProductInt4(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
-                      size_t y_stride);
-int SkinnyProductInt8(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
-                      size_t y_stride);
-int SkinnyProductW4x(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
-                     size_t y_stride);
+int SkinnyProductInt4(uint32_t group, const SkinnyCall& c, const SkinnyTargets& w);
+int SkinnyProductInt8(uint32_t group, const SkinnyCall& c, const SkinnyTargets& w);
+int SkinnyProductW4x(uint32_t group, const SkinnyCall& c, const SkinnyTargets& w);
 int SkinnyGateUpInt4(uint32_t group, const SkinnyCall& c, const MatrixSet& gate,
                      const MatrixSet& up, const MiddleOut& out);
 int SkinnyGateUpInt8(uint32_t group, const SkinnyCall& c, const MatrixSet& gate,

@@ -1,11 +1,9 @@
 #include "kernels/cuda/int_skinny.cuh"
-#include "kernels/cuda/int_skinny_calls.h"
 
 namespace octet::cuda {
 
-int SkinnyProductW4x(uint32_t group, const SkinnyCall& c, const MatrixSet& w, float* y,
-                     size_t y_stride) {
-  return SkinnyProductOf<4, true>(group, c, w, y, y_stride);
+int SkinnyProductW4x(uint32_t group, const SkinnyCall& c, const SkinnyTargets& w) {
+  return SkinnyProductOf<4, true>(group, c, w);
 }
 int SkinnyGateUpW4x(uint32_t group, const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
                     const MiddleOut& out) {

@@ -39,7 +39,7 @@ __device__ bool FindTile(const EntryMap& map, uint32_t experts, uint32_t tile, T
   return false;
 }
 
-// Block (chunk, tile): gathers 128 rows x 128 inputs and their scales.
+// Block (chunk, tile): gathers a tile of rows x 128 inputs and their scales.
 __global__ void GatherImage(EntryMap map, uint32_t experts, QuantRows x, uint32_t scales_per_chunk,
                             uint8_t* image, float* row_scales) {
   TileRows tile;

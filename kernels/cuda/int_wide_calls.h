@@ -6,7 +6,7 @@
 
 namespace octet::cuda {
 
-inline constexpr uint32_t kImageRows = 128;
+inline constexpr uint32_t kImageRows = 64;
 inline constexpr uint32_t kWideExpertsMax = 512;
 
 // Where input `k` of a row lies in the chunk of an image: within each 32 inputs in the order in
@@ -33,7 +33,7 @@ struct WideCall {
   uint32_t experts = 0;
   EntryMap map;
   const uint8_t* image = nullptr;     // of the rows, [tiles][chunks][block]
-  const float* row_scales = nullptr;  // [tiles][128], where a scale covers the row
+  const float* row_scales = nullptr;  // [tiles][kImageRows], where a scale covers the row
   // What gate and up give: an image in groups of middle_group, or floats in y.
   uint8_t* middle_image = nullptr;
   uint32_t middle_chunks = 0;

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -11,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "kernels/cuda/row_test_util.h"
 #include "kernels/cuda/test_util.h"
 #include "kernels/kernels.h"
 #include "kernels/test_util.h"
@@ -18,81 +18,20 @@
 namespace octet::cuda {
 namespace {
 
-using octet::test::FirstDifference;
 using octet::test::RandomMatrix;
-using octet::test::TestContext;
 using test::Api;
+using test::Column;
 using test::DeviceArray;
 using test::DeviceMatrix;
+using test::ExpectSame;
+using test::Host;
+using test::Normal;
+using test::OddRows;
 using test::Ok;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kLeast = std::numeric_limits<float>::denorm_min();
-
-std::vector<float> Normal(size_t n, uint32_t seed, float scale = 1.0f) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0.0f, scale);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
-
-// One row of each kind, over and over: plain, with a NaN, with infinities, zero, subnormal, the
-// least numbers there are, huge, negative zero, tiny, of few different values.
-std::vector<float> OddRows(size_t rows, size_t cols, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::vector<float> x = Normal(rows * cols, seed);
-  for (size_t r = 0; r < rows; ++r) {
-    float* row = &x[r * cols];
-    const auto each = [&](auto f) { std::transform(row, row + cols, row, f); };
-    switch (r % 10) {
-      case 1:
-        row[rng() % cols] = kNan;
-        break;
-      case 2:
-        row[rng() % cols] = kInfinity;
-        row[rng() % cols] = -kInfinity;
-        break;
-      case 3:
-        each([](float) { return 0.0f; });
-        break;
-      case 4:
-        each([](float v) { return v * 1e-41f; });
-        break;
-      case 5:
-        each([](float v) { return std::copysign(kLeast, v); });
-        break;
-      case 6:
-        each([](float v) { return v * 1e30f; });
-        break;
-      case 7:
-        each([](float) { return -0.0f; });
-        break;
-      case 8:
-        each([](float v) { return v * 0x1p-101f; });
-        break;
-      case 9:
-        each([](float v) { return std::nearbyint(v); });
-        break;
-      default:
-        break;
-    }
-  }
-  return x;
-}
-
-void ExpectSame(const std::vector<float>& got, const std::vector<float>& want) {
-  const size_t at = FirstDifference(got, want);
-  if (at < want.size()) {
-    ADD_FAILURE() << "element " << at << " of " << want.size() << ": " << got[at] << ", not "
-                  << want[at];
-  }
-}
-
-struct Host : TestContext {
-  Host() : TestContext(DetectCpuLevel(), 2) {}
-};
 
 TEST(CudaRowsTest, RmsNorm) {
   OCTET_NEEDS_CUDA();
@@ -191,18 +130,6 @@ TEST(CudaRowsTest, CombineFindsRepliesThroughSlots) {
     }
   }
 }
-
-// A matrix [n, 1] of any values, so that its product with 1 is a row of logits.
-struct Column {
-  explicit Column(const float* values, size_t n)
-      : format(*WeightFormatFromName("f32")), packed(PackedBytes(format, n, 1)) {
-    std::memcpy(packed.data(), values, 4 * n);
-    w = {format, n, 1, packed.data(), octet::Device{}};
-  }
-  WeightFormat format;
-  octet::test::AlignedBytes packed;
-  PackedWeights w;
-};
 
 TEST(CudaGateTest, LinearGate) {
   OCTET_NEEDS_CUDA();

@@ -103,20 +103,22 @@ void AddRuntime(CudaApi* api) {
   api->elapsed_ms = ElapsedMs;
 }
 
+CudaApi MakeApi() {
+  CudaApi table{};
+  AddRuntime(&table);
+  AddIntProducts(&table);
+  AddBf16Experts(&table);
+  AddRowKernels(&table);
+  AddAttention(&table);
+  AddFusedKernels(&table);
+  return table;
+}
+
 }  // namespace octet::cuda
 
 extern "C" __attribute__((visibility("default"))) const octet::cuda::CudaApi* octet_get_cuda_api(
     uint32_t version) {
-  using namespace octet::cuda;
-  if (version != kCudaApiVersion) return nullptr;
-  static const CudaApi api = [] {
-    CudaApi table{};
-    AddRuntime(&table);
-    AddIntProducts(&table);
-    AddBf16Experts(&table);
-    AddRowKernels(&table);
-    AddAttention(&table);
-    return table;
-  }();
+  if (version != octet::cuda::kCudaApiVersion) return nullptr;
+  static const octet::cuda::CudaApi api = octet::cuda::MakeApi();
   return &api;
 }

@@ -88,7 +88,7 @@ absl::Status RouterServer::Impl::StartEngine() {
   dispatch.model_version = package->model_version();
   OCTET_ASSIGN_OR_RETURN(ClusterLinks links,
                          MakeClusterLinks({options.transport, options.shm_directory,
-                                           dispatch.router, dispatch.incarnation}));
+                                           dispatch.router, dispatch.incarnation, options.nccl}));
   dispatch.doorbell = links.doorbell;
   dispatcher = std::make_unique<TokenDispatcher>(dispatch, std::move(links.factory), clock);
   OCTET_ASSIGN_OR_RETURN(engine, Engine::Start(package, std::move(weights), tokenizer,

@@ -13,6 +13,7 @@
 #include "model/model_package.h"
 #include "router/engine.h"
 #include "router/generation.h"
+#include "transport/nccl/device_thread.h"
 #include "transport/transport_kind.h"
 
 namespace octet {
@@ -26,6 +27,7 @@ struct RouterServerOptions {
   EngineOptions engine;
   TransportKind transport = TransportKind::kGrpc;
   std::string shm_directory;  // where workers of this host are found; empty: ShmDirectory's choice
+  std::shared_ptr<NcclDeviceThread> nccl;  // kNccl: the device from which rows go
   // Called once, on a thread of the server, when every expert first has a live replica. May be
   // empty.
   std::function<void()> on_ready;

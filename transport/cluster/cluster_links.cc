@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/status_macros.h"
 #include "transport/grpc/cluster_links.h"
+#include "transport/nccl/nccl_link.h"
 #include "transport/preferred_link.h"
 #include "transport/shm/control_socket.h"
 #include "transport/shm/shm_link.h"
@@ -30,9 +31,32 @@ std::shared_ptr<ExpertLink> ShmLinkOrNull(const ClusterLinkOptions& options,
   return nullptr;
 }
 
+absl::StatusOr<ClusterLinks> MakeNcclLinks(const ClusterLinkOptions& options) {
+  if (options.nccl == nullptr) {
+    return absl::FailedPreconditionError("NCCL: no device was opened for it");
+  }
+  ClusterLinks links;
+  links.doorbell = std::make_shared<DoorbellWords>();
+  links.factory =
+      [options, bell = links.doorbell](const PlacedWorker& worker) -> std::shared_ptr<ExpertLink> {
+    NcclLinkOptions nccl;
+    nccl.address = worker.address;
+    nccl.router = options.router;
+    nccl.incarnation = options.incarnation;
+    nccl.doorbell = bell;
+    nccl.device = options.nccl;
+    auto link = NcclLink::Create(std::move(nccl));
+    if (link.ok()) return *std::move(link);
+    LogError("no link to worker ", worker.id.value(), ": ", link.status().ToString());
+    return nullptr;
+  };
+  return links;
+}
+
 }  // namespace
 
 absl::StatusOr<ClusterLinks> MakeClusterLinks(const ClusterLinkOptions& options) {
+  if (options.transport == TransportKind::kNccl) return MakeNcclLinks(options);
   ClusterLinks links;
   links.factory = GrpcLinkFactory();
   if (options.transport == TransportKind::kGrpc) return links;

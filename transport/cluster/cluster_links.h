@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "transport/doorbell.h"
+#include "transport/nccl/device_thread.h"
 #include "transport/token_dispatcher.h"
 #include "transport/transport_kind.h"
 
@@ -19,6 +20,7 @@ struct ClusterLinkOptions {
   std::string shm_directory;
   RouterId router;
   uint64_t incarnation = 0;
+  std::shared_ptr<NcclDeviceThread> nccl = nullptr;  // kNccl: the device of the rows
 };
 
 struct ClusterLinks {
@@ -28,7 +30,7 @@ struct ClusterLinks {
 };
 
 // kAuto falls back to gRPC where this process can have no shared memory; kShm fails then with
-// RESOURCE_EXHAUSTED.
+// RESOURCE_EXHAUSTED. kNccl fails without a device with FAILED_PRECONDITION.
 absl::StatusOr<ClusterLinks> MakeClusterLinks(const ClusterLinkOptions& options);
 
 }  // namespace octet

@@ -1,0 +1,74 @@
+#include "expert_worker/cuda_worker.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "core/status_macros.h"
+#include "kernels/cuda_library.h"
+
+namespace octet {
+namespace {
+
+absl::Status CheckModel(const WorkerModel& model) {
+  for (size_t layer = 0; layer < model.formats.size(); ++layer) {
+    if (model.formats[layer].is_integer()) continue;
+    return absl::UnimplementedError(
+        absl::StrCat("layer ", layer, " of model ", model.name,
+                     " has float experts, which a CUDA device does not compute with the host's "
+                     "bits; integer ones it does (octet pack --experts int4g128)"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<CudaExperts>> Open(int device, const WorkerModel& model) {
+  OCTET_RETURN_IF_ERROR(CheckModel(model));
+  OCTET_ASSIGN_OR_RETURN(std::unique_ptr<CudaExperts> cuda,
+                         CudaExperts::Create(device, kDispatchRowsMax));
+  return std::shared_ptr<CudaExperts>(std::move(cuda));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<CudaExperts>> OpenComputeDevice(absl::string_view name,
+                                                               const WorkerModel& model) {
+  OCTET_ASSIGN_OR_RETURN(const DeviceChoice choice, DeviceFromName(name));
+  if (choice.kind == DeviceChoice::Kind::kCpu) return std::shared_ptr<CudaExperts>();
+  auto cuda = Open(choice.index, model);
+  if (cuda.ok() || choice.kind == DeviceChoice::Kind::kCuda) return cuda;
+  // A build without the plugin is not worth a word.
+  if (!absl::IsNotFound(cuda.status())) {
+    LogInfo("experts are computed on the CPU: ", cuda.status().message());
+  }
+  return std::shared_ptr<CudaExperts>();
+}
+
+WorkerModel CudaWorkerModel(WorkerModel model, std::shared_ptr<CudaExperts> cuda) {
+  model.load = [host = std::move(model.load),
+                cuda = std::move(cuda)](ExpertId id) -> absl::StatusOr<MappedExpert> {
+    OCTET_ASSIGN_OR_RETURN(const MappedExpert mapped, host(id));
+    OCTET_ASSIGN_OR_RETURN(DeviceExpert placed, cuda->Upload(mapped.layers));
+    return MappedExpert{std::move(placed.layers), placed.bytes, std::move(placed.memory)};
+  };
+  return model;
+}
+
+ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda) {
+  return [cuda = std::move(cuda), rows = std::vector<DeviceExpertRows>()](
+             LayerId layer, absl::Span<const ComputePart> parts) mutable -> absl::Status {
+    rows.clear();
+    for (const ComputePart& part : parts) {
+      if (layer.value() >= part.expert->layers.size()) {
+        return absl::NotFoundError(absl::StrCat("layer ", layer.value(), ": the expert has ",
+                                                part.expert->layers.size(), " layers"));
+      }
+      rows.push_back({&part.expert->layers[layer.value()], &part.input->q, part.rows, part.out});
+    }
+    return cuda->Run(rows);
+  };
+}
+
+}  // namespace octet

@@ -1,0 +1,192 @@
+#include "router/cuda_transformer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "core/status_macros.h"
+#include "kernels/cuda_library.h"
+#include "router/cuda_model.h"
+
+namespace octet {
+namespace {
+
+absl::Status CheckReplies(const std::vector<WireFormat>& formats) {
+  for (const WireFormat& format : formats) {
+    if (format.reply == ReplyDType::kF32) continue;
+    return absl::UnimplementedError(
+        "device: experts beside the router on a CUDA device answer in f32; this package was packed "
+        "with --reply bf16");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+CudaTransformer::CudaTransformer(const TransformerModel& model, TokenDispatcher* dispatcher,
+                                 const ExecContext& ctx, const TransformerLimits& limits)
+    : config_(model.config),
+      wire_formats_(model.wire_formats),
+      dispatcher_(dispatcher),
+      ctx_(ctx),
+      limits_(limits) {}
+
+CudaTransformer::~CudaTransformer() = default;
+
+absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
+    const TransformerModel& model, TokenDispatcher* dispatcher, const ExecContext& ctx,
+    const CudaTransformerOptions& options) {
+  OCTET_ASSIGN_OR_RETURN(const cuda::CudaApi* api, OpenCudaApi());
+  int devices = 0;
+  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->device_count(&devices), "counting devices"));
+  if (options.device < 0 || options.device >= devices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device: cuda:", options.device, ", there are ", devices, ", from 0"));
+  }
+  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->set_device(options.device), "choosing the device"));
+  std::unique_ptr<CudaTransformer> out(new CudaTransformer(model, dispatcher, ctx, options.limits));
+  out->local_ = !options.experts.empty();
+  if (out->local_) OCTET_RETURN_IF_ERROR(CheckReplies(model.wire_formats));
+  const size_t layer_bytes =
+      KvBlockLayerBytes(options.kv_dtype, model.config.kv_heads, model.config.head_dim);
+  const size_t block_bytes = layer_bytes * model.config.layers;
+  out->kv_blocks_ = std::min<size_t>(options.kv_cache_bytes / block_bytes, UINT32_MAX - 1);
+  if (out->kv_blocks_ == 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "kv_cache_bytes: ", options.kv_cache_bytes, " is less than one block of ",
+        kKvBlockPositions, " positions, which takes ", block_bytes, " bytes for this model"));
+  }
+  const size_t positions =
+      std::min<size_t>(out->kv_blocks_ * kKvBlockPositions, model.config.context);
+  OCTET_ASSIGN_OR_RETURN(
+      out->model_, UploadModel(*api, model.config, model.weights, options.experts, positions));
+  OCTET_RETURN_IF_ERROR(out->Allocate(options, *api));
+  return out;
+}
+
+absl::Status CudaTransformer::Allocate(const CudaTransformerOptions& options,
+                                       const cuda::CudaApi& api) {
+  const size_t layer_bytes =
+      KvBlockLayerBytes(options.kv_dtype, config_.kv_heads, config_.head_dim);
+  const size_t block_bytes = layer_bytes * config_.layers;
+  OCTET_ASSIGN_OR_RETURN(cache_, AllocateCuda(api, kv_blocks_ * block_bytes, "the KV cache"));
+  for (size_t i = 0; i < config_.layers; ++i) {
+    model_->layers[i].wire_padded = wire_formats_[i].padded_hidden();
+    model_->layers[i].wire_group = wire_formats_[i].activation_group;
+  }
+  CudaStepLimits limits;
+  limits.rows_max = limits_.rows_max;
+  limits.sequences_max = limits_.sequences_max;
+  limits.logit_rows_max = limits_.logit_rows_max;
+  const size_t positions = std::min<size_t>(kv_blocks_ * kKvBlockPositions, config_.context);
+  limits.blocks_max = limits_.sequences_max * (positions / kKvBlockPositions + 1);
+  OCTET_ASSIGN_OR_RETURN(step_, CudaStep::Create(api, model_.get(),
+                                                 {cache_.get(), block_bytes, options.kv_dtype,
+                                                  config_.kv_heads, config_.head_dim},
+                                                 layer_bytes, limits));
+  failed_.assign(limits_.logit_rows_max * size_t{config_.vocab},
+                 std::numeric_limits<float>::quiet_NaN());
+  return local_ ? absl::OkStatus() : AllocateHost(api);
+}
+
+absl::Status CudaTransformer::AllocateHost(const cuda::CudaApi& api) {
+  size_t width = 0, scales = 0;
+  for (const WireFormat& format : wire_formats_) {
+    width = std::max(width, format.padded_hidden());
+    scales = std::max(scales, format.groups());
+  }
+  const size_t rows = limits_.rows_max, entries = rows * config_.top_k;
+  size_t bytes = 0;
+  const auto take = [&bytes](size_t size) {
+    const size_t begin = bytes;
+    bytes += (size + 255) / 256 * 256;
+    return begin;
+  };
+  const size_t q = take(rows * width), s = take(rows * scales * sizeof(float)),
+               normed = take(rows * config_.hidden * sizeof(float)),
+               chosen = take(entries * sizeof(uint32_t)), weights = take(entries * sizeof(float));
+  rows_memory_.api = replies_memory_.api = &api;
+  OCTET_RETURN_IF_ERROR(
+      CudaStatus(api, api.allocate_host(bytes, &rows_memory_.data), "page-locked memory for rows"));
+  const size_t reply_bytes = entries * config_.hidden * sizeof(float);
+  OCTET_RETURN_IF_ERROR(CudaStatus(api, api.allocate_host(reply_bytes, &replies_memory_.data),
+                                   "page-locked memory for replies"));
+  auto* memory = static_cast<uint8_t*>(rows_memory_.data);
+  host_q_ = reinterpret_cast<int8_t*>(memory + q);
+  host_scales_ = reinterpret_cast<float*>(memory + s);
+  host_normed_ = reinterpret_cast<float*>(memory + normed);
+  host_chosen_ = reinterpret_cast<uint32_t*>(memory + chosen);
+  host_weights_ = reinterpret_cast<float*>(memory + weights);
+  OCTET_ASSIGN_OR_RETURN(replies_, AllocateCuda(api, reply_bytes, "replies"));
+  OCTET_ASSIGN_OR_RETURN(slots_, AllocateCuda(api, entries * sizeof(uint32_t), "slots"));
+  std::vector<uint32_t> identity(entries);
+  std::iota(identity.begin(), identity.end(), 0u);
+  int error = api.copy(nullptr, slots_.get(), identity.data(), entries * sizeof(uint32_t));
+  if (error == 0) error = api.synchronize(nullptr);
+  reply_rows_.reserve(entries);
+  return CudaStatus(api, error, "preparing a step");
+}
+
+absl::Status CudaTransformer::Forward(const Batch& batch, size_t micro_batches,
+                                      MonotonicTime give_up) {
+  OCTET_RETURN_IF_ERROR(step_->Begin(batch));
+  if (local_) return step_->Layers();
+  OCTET_RETURN_IF_ERROR(step_->Embed());
+  for (uint32_t i = 0; i < config_.layers; ++i) {
+    OCTET_RETURN_IF_ERROR(step_->AttentionAndGate(i));
+    OCTET_RETURN_IF_ERROR(RemoteExperts(batch, LayerId(i), give_up));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaTransformer::RemoteExperts(const Batch& batch, LayerId layer,
+                                            MonotonicTime give_up) {
+  const cuda::CudaApi& api = step_->api();
+  const cuda::Stream stream = step_->stream();
+  const size_t rows = batch.rows(), entries = rows * config_.top_k;
+  WireRows wire;
+  wire.format = wire_formats_[layer.value()];
+  wire.rows = rows;
+  int error = 0;
+  const auto fetch = [&](void* to, const void* from, size_t bytes) {
+    if (error == 0) error = api.copy(stream, to, from, bytes);
+  };
+  if (wire.format.is_integer()) {
+    const size_t width = wire.format.padded_hidden(), groups = wire.format.groups();
+    wire.q = {rows, width, wire.format.activation_group, host_q_, host_scales_};
+    fetch(host_q_, step_->wire_q(), rows * width);
+    fetch(host_scales_, step_->wire_scales(), rows * groups * sizeof(float));
+  } else {
+    wire.f32 = ConstTensorF32(host_normed_, rows, config_.hidden);
+    fetch(host_normed_, step_->normed(), rows * config_.hidden * sizeof(float));
+  }
+  fetch(host_chosen_, step_->chosen(), entries * sizeof(uint32_t));
+  fetch(host_weights_, step_->weights(), entries * sizeof(float));
+  if (error == 0) error = api.synchronize(stream);
+  OCTET_RETURN_IF_ERROR(CudaStatus(api, error, "taking rows to the experts"));
+  const TopK choice{rows, config_.top_k, host_chosen_, host_weights_};
+  const auto handle = dispatcher_->Dispatch(batch.step, 0, layer, batch.prefill, wire, choice);
+  OCTET_RETURN_IF_ERROR(dispatcher_->Combine(*handle, give_up, &reply_rows_));
+  auto* replies = static_cast<float*>(replies_memory_.data);
+  for (size_t i = 0; i < entries; ++i) {
+    std::memcpy(replies + i * config_.hidden, reply_rows_[i], config_.hidden * sizeof(float));
+  }
+  error = api.copy(stream, replies_.get(), replies, entries * config_.hidden * sizeof(float));
+  OCTET_RETURN_IF_ERROR(CudaStatus(api, error, "bringing replies back"));
+  return step_->Combine(reinterpret_cast<const uint32_t*>(slots_.get()),
+                        reinterpret_cast<const float*>(replies_.get()));
+}
+
+ConstTensorF32 CudaTransformer::Logits(const Batch& batch, size_t begin, size_t count) {
+  const auto logits = step_->Logits(absl::MakeConstSpan(batch.logit_rows).subspan(begin, count));
+  if (logits.ok()) return *logits;
+  LogError("the device failed: ", logits.status().message());
+  return ConstTensorF32(failed_.data(), count, config_.vocab);
+}
+
+}  // namespace octet

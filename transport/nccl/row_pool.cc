@@ -1,0 +1,89 @@
+#include "transport/nccl/row_pool.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/nccl_limits.h"
+#include "core/status_macros.h"
+
+namespace octet {
+namespace {
+
+size_t ClassOf(size_t power_of_two) { return static_cast<size_t>(std::countr_zero(power_of_two)); }
+
+}  // namespace
+
+std::shared_ptr<RowPool> RowPool::Create(NcclApi* api, int device, bool host_memory) {
+  return std::shared_ptr<RowPool>(new RowPool(api, device, host_memory));
+}
+
+RowPool::~RowPool() {
+  for (const std::vector<RowMemory*>& of_size : free_) {
+    for (RowMemory* memory : of_size) {
+      api_->Release(memory->device);
+      if (memory->host != nullptr) api_->ReleaseHost(memory->host);
+      delete memory;
+    }
+  }
+}
+
+absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes) {
+  if (bytes > kNcclTransferBytesMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("rows of ", bytes, " bytes, allowed are ", kNcclTransferBytesMax));
+  }
+  const size_t size = std::bit_ceil(std::max(bytes, kNcclPoolBufferBytesMin));
+  {
+    MutexLock lock(mu_);
+    std::vector<RowMemory*>& of_size = free_[ClassOf(size)];
+    if (!of_size.empty()) {
+      RowMemory* const memory = of_size.back();
+      of_size.pop_back();
+      return Lease(memory, Giver{shared_from_this()});
+    }
+    if (bytes_ + size > kNcclPoolBytesMax) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("rows in flight take ", bytes_, " bytes already"));
+    }
+    bytes_ += size;
+  }
+  auto memory = Allocate(size);
+  if (!memory.ok()) {
+    MutexLock lock(mu_);
+    bytes_ -= size;
+    return memory.status();
+  }
+  return Lease(memory->release(), Giver{shared_from_this()});
+}
+
+absl::Status RowPool::Reserve(size_t bytes, size_t count) {
+  std::vector<Lease> taken;
+  while (taken.size() < count) {
+    OCTET_ASSIGN_OR_RETURN(taken.emplace_back(), Take(bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<RowMemory>> RowPool::Allocate(size_t bytes) {
+  OCTET_RETURN_IF_ERROR(api_->UseDevice(device_));
+  auto memory = std::make_unique<RowMemory>();
+  memory->bytes = bytes;
+  OCTET_ASSIGN_OR_RETURN(memory->device, api_->Allocate(bytes));
+  if (!host_memory_) return memory;
+  auto host = api_->AllocateHost(bytes);
+  if (!host.ok()) {
+    api_->Release(memory->device);
+    return host.status();
+  }
+  memory->host = static_cast<uint8_t*>(*host);
+  return memory;
+}
+
+void RowPool::Giver::operator()(RowMemory* memory) const {
+  MutexLock lock(pool->mu_);
+  pool->free_[ClassOf(memory->bytes)].push_back(memory);
+}
+
+}  // namespace octet

@@ -47,11 +47,14 @@ inline void Report(const std::string& name, double value, const char* unit, doub
 }
 
 void BenchIntExperts(double copy_bandwidth);
+// Of int4 alone, for a profiler.
 void BenchInt4(double copy_bandwidth);
 void BenchBf16Experts(double copy_bandwidth);
 void BenchAttention(double copy_bandwidth);
 void BenchRowKernels(double copy_bandwidth);
 void BenchStep(double copy_bandwidth);
+// One step of one sequence, for a profiler.
+void BenchSingleStep();
 
 }  // namespace octet::cuda
 

@@ -41,6 +41,7 @@ int BenchMain(int argc, char** argv) {
   if (wanted("attention")) BenchAttention(copy);
   if (wanted("rows")) BenchRowKernels(copy);
   if (wanted("step")) BenchStep(copy);
+  if (argc > 1 && wanted("step1")) BenchSingleStep();
   return 0;
 }
 

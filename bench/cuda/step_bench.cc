@@ -215,4 +215,12 @@ void BenchStep(double copy_bandwidth) {
   for (const uint32_t tokens : {512u, 2048u}) BenchPrompt(&model, tokens, blocks);
 }
 
+void BenchSingleStep() {
+  RandomModel model;
+  std::vector<BlockId> blocks;
+  for (uint32_t i = 0; i < kBlocks; ++i) blocks.emplace_back(i);
+  Batch batch = MakeBatch(1, 1, 512, blocks);
+  Run(model.step.get(), &batch);
+}
+
 }  // namespace octet::cuda

@@ -23,14 +23,12 @@ QuantRows RowsFor(const WeightFormat& format, size_t k, const int8_t* q, const f
 
 SkinnyCall MakeSkinny(cudaStream_t stream, const Matrix& m, uint32_t experts, const EntryMap& map,
                       uint32_t rows_max, uint32_t entries_max, const QuantRows& x, bool early) {
-  const TiledPanel panel = MakeTiledPanel(m.format, m.k);
   SkinnyShape shape;
+  shape.layout = MakeTiledLayout(m.format, m.k);
   shape.n = static_cast<uint32_t>(m.n);
   shape.panels = CeilDiv(m.n, kTileOutputs);
-  shape.chunks = static_cast<uint32_t>(panel.chunks);
+  shape.chunks = static_cast<uint32_t>(shape.layout.chunks);
   shape.weight_groups = static_cast<uint32_t>(PaddedK(m.format, m.k) / m.format.group);
-  shape.panel_bytes = panel.bytes;
-  shape.scales_at = panel.scales;
   return {stream, experts, rows_max, entries_max, shape, map, x, early};
 }
 

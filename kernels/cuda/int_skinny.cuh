@@ -9,14 +9,12 @@
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/int_codec.cuh"
 #include "kernels/cuda/int_skinny_calls.h"
+#include "kernels/cuda/int_stages.cuh"
 #include "kernels/cuda/launch_early.cuh"
 #include "kernels/cuda/pipeline.cuh"
 #include "kernels/cuda/quantize.cuh"
 
 namespace octet::cuda {
-
-inline constexpr unsigned kMultiprocessors = 132;  // of an H100 or H200; decides sizes, no bits
-inline constexpr int kGateUpWarps = 8;             // 128 outputs: whole groups of the middle
 
 __device__ __forceinline__ void MmaS8(int (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                       uint32_t b1) {
@@ -26,195 +24,12 @@ __device__ __forceinline__ void MmaS8(int (&d)[4], const uint32_t (&a)[4], uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// 16 or 4 bytes of the ordinary kind of asynchronous copy; what lies past `bytes` becomes zero.
-__device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global, uint32_t bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
-               "r"(bytes)
-               : "memory");
-}
-__device__ __forceinline__ void CopyAsync4(uint32_t shared, const void* global, uint32_t bytes) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared), "l"(global), "r"(bytes)
-               : "memory");
-}
-// The barrier hears of this thread's copies so far when they have landed.
-__device__ __forceinline__ void ArriveWhenCopied(uint64_t* barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(SharedAddress(barrier))
-               : "memory");
-}
-
-// What a block works with: kWarps panels of each of kStreams matrices (gate and up side by side, or
-// one), kTiles times 8 rows, stages of kChunks chunks. kFew: the launch has two blocks for each
-// multiprocessor at most.
-template <class CodecOf, int kStreamsOf, int kWarpsOf, int kTilesOf, bool kFew = false>
-struct SkinnyPlan {
-  using C = CodecOf;
-  static constexpr int kStreams = kStreamsOf;
-  static constexpr int kWarps = kWarpsOf;
-  static constexpr int kTiles = kTilesOf;
-  static constexpr int kRows = 8 * kTiles;
-  // Chunks whose integer sums are independent keep a warp busy that has no company.
-  static constexpr int kChunks = (kStreams == 2 && !kFew) || C::kBits == 8 ? 1 : 2;
-  static constexpr int kPanelBytes = kChunks * C::kChunkBytes;
-  static constexpr int kWeightBytes = kStreams * kWarps * kPanelBytes;
-  static constexpr int kRowBytes = kChunks * kRows * 128;
-  static constexpr int kScaleCount = C::kW4x ? 0 : kChunks * C::kScalesPerChunk * kRows;
-  static constexpr int kStageBytes = (kWeightBytes + kRowBytes + kScaleCount * 4 + 127) / 128 * 128;
-  // Blocks that share a multiprocessor: as many as registers allow, as the warps of one wait for
-  // each other's latencies. What is on its way to all of them together covers the memory's.
-  static constexpr int kBlocks = kFew            ? 2
-                                 : kStreams == 1 ? 4
-                                 : kTiles == 1   ? 4
-                                 : kTiles == 2   ? 3
-                                                 : 2;
-  static constexpr int kRoom = 227 * 1024 / kBlocks - 1024;
-  static constexpr int kFit = (kRoom - 256) / kStageBytes;
-  static constexpr int kStages = kFit < 2 ? 2 : kFit > 8 ? 8 : kFit;
-  static constexpr int kThreads = (kWarps + 1) * 32;
-  static constexpr int kShared = kStages * kStageBytes + 2 * kStages * 8;
-};
-
-// The first output panel of a block, and the rows that it multiplies.
-struct SkinnyBlock {
-  uint32_t expert;
-  uint32_t first_panel;
-  uint32_t first_entry;
-  uint32_t count;
-};
-
-template <class P>
-struct SkinnyMemory {
-  uint8_t* stages;
-  uint64_t* full;
-  uint64_t* empty;
-
-  __device__ __forceinline__ explicit SkinnyMemory(uint8_t* memory)
-      : stages(memory),
-        full(reinterpret_cast<uint64_t*>(memory + P::kStages * P::kStageBytes)),
-        empty(full + P::kStages) {}
-  __device__ __forceinline__ uint8_t* weights(uint32_t stage) const {
-    return stages + stage * P::kStageBytes;
-  }
-  __device__ __forceinline__ uint8_t* rows(uint32_t stage) const {
-    return weights(stage) + P::kWeightBytes;
-  }
-  __device__ __forceinline__ float* scales(uint32_t stage) const {
-    return reinterpret_cast<float*>(rows(stage) + P::kRowBytes);
-  }
-  __device__ __forceinline__ void Init() const {
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < P::kStages; ++i) {
-        InitBarrier(&full[i], 33);  // the weights' bytes, and each copying lane's rows
-        InitBarrier(&empty[i], P::kWarps);
-      }
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-    __syncthreads();
-  }
-};
-
-// The copying warp. Weights do not depend on the launch before this one, rows may.
-template <class P>
-class SkinnyProducer {
- public:
-  using C = typename P::C;
-  __device__ __forceinline__ SkinnyProducer(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
-                                            const SkinnyBlock& block, const uint8_t* const* data)
-      : memory_(memory), lane_(threadIdx.x % 32) {
-    const uint32_t warp = lane_ % P::kWarps, stream = lane_ / P::kWarps;
-    const uint32_t panel = block.first_panel + warp;
-    copies_ = stream < P::kStreams && panel < shape.panels;
-    if (copies_) panel_ = data[stream] + panel * shape.panel_bytes;
-    const uint32_t panels = min(shape.panels - block.first_panel, uint32_t{P::kWarps});
-    chunks_ = shape.chunks;
-    panels_ = panels * P::kStreams;
-    slot_ = (stream * P::kWarps + warp) * P::kPanelBytes;
-  }
-
-  __device__ __forceinline__ uint32_t stages() const {
-    return (chunks_ + P::kChunks - 1) / P::kChunks;
-  }
-
-  __device__ __forceinline__ void Weights(uint32_t round) {
-    const uint32_t stage = round % P::kStages, first = round * P::kChunks;
-    const uint32_t bytes = min(chunks_ - first, uint32_t{P::kChunks}) * C::kChunkBytes;
-    if (lane_ == 0) ArriveExpecting(&memory_.full[stage], panels_ * bytes);
-    __syncwarp();
-    if (copies_) {
-      CopyBulk(memory_.weights(stage) + slot_, panel_ + size_t{first} * C::kChunkBytes, bytes,
-               &memory_.full[stage]);
-    }
-  }
-
-  // Where this lane's pieces of the rows start. After GridWait.
-  __device__ __forceinline__ void FindRows(const EntryMap& map, const QuantRows& x,
-                                           const SkinnyBlock& block) {
-    const auto row = [&](uint32_t i) {
-      return map.row(block.first_entry + min(i, block.count - 1));
-    };
-#pragma unroll
-    for (uint32_t i = 0; i < P::kRows / 4; ++i) {
-      row_q_[i] = row(4 * i + lane_ / 8) * x.padded_k + lane_ % 8 * 16;
-    }
-    row_scales_ = row(lane_ % P::kRows) * x.groups;
-  }
-
-  __device__ __forceinline__ void Rows(uint32_t round, const QuantRows& x, uint32_t count) {
-    const uint32_t stage = round % P::kStages, first = round * P::kChunks;
-    const uint32_t unit = lane_ % 8;
-    const uint32_t rows = SharedAddress(memory_.rows(stage));
-#pragma unroll
-    for (uint32_t i = 0; i < P::kRows / 4; ++i) {
-      const uint32_t row = 4 * i + lane_ / 8;
-      if (row >= count) continue;  // what such rows give is not used
-      const uint32_t to = rows + row * 128 + ((unit / 2) ^ (row % 4)) * 32 + unit % 2 * 16;
-#pragma unroll
-      for (uint32_t c = 0; c < P::kChunks; ++c) {
-        const uint32_t k = (first + c) * static_cast<uint32_t>(kChunk);
-        const bool present = k + unit * 16 < x.padded_k;
-        CopyAsync16(to + c * P::kRows * 128, x.q + row_q_[i] + (present ? k : 0), present ? 16 : 0);
-      }
-    }
-    const uint32_t scales = SharedAddress(memory_.scales(stage));
-#pragma unroll
-    for (uint32_t at = lane_; at < P::kScaleCount; at += 32) {
-      if (lane_ % P::kRows >= count) continue;
-      const uint32_t group = first * C::kScalesPerChunk + at / P::kRows;
-      const bool present = group < x.groups;
-      CopyAsync4(scales + at * 4, x.scales + row_scales_ + (present ? group : 0), present ? 4 : 0);
-    }
-    ArriveWhenCopied(&memory_.full[stage]);
-  }
-
-  __device__ __forceinline__ void Run(const EntryMap& map, const QuantRows& x,
-                                      const SkinnyBlock& block) {
-    const uint32_t all = stages(), ahead = min(all, uint32_t{P::kStages});
-    for (uint32_t round = 0; round < ahead; ++round) Weights(round);
-    GridWait();
-    FindRows(map, x, block);
-    for (uint32_t round = 0; round < ahead; ++round) Rows(round, x, block.count);
-    for (uint32_t round = ahead; round < all; ++round) {
-      WaitParity(&memory_.empty[round % P::kStages], (round / P::kStages + 1) & 1);
-      Weights(round);
-      Rows(round, x, block.count);
-    }
-  }
-
- private:
-  const SkinnyMemory<P>& memory_;
-  const uint32_t lane_;
-  const uint8_t* panel_ = nullptr;
-  bool copies_ = false;
-  uint32_t chunks_ = 0, panels_ = 0, slot_ = 0;
-  uint32_t row_q_[P::kRows / 4];
-  uint32_t row_scales_;
-};
-
 // A warp that multiplies: its panel of every stream with all rows.
 template <class P>
 class SkinnyConsumer {
  public:
   using C = typename P::C;
-  typename C::Accumulator acc[P::kStreams][P::kTiles][4];
+  typename C::Accumulator acc[P::kOwn][P::kTiles][4];
 
   __device__ __forceinline__ void Run(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
                                       const SkinnyBlock& block) {
@@ -224,7 +39,7 @@ class SkinnyConsumer {
     lane_scale_ = 8 * t;
     lane_group_ = g * (C::kW4x ? 1 : 2);
 #pragma unroll
-    for (int i = 0; i < P::kStreams * P::kTiles * 4; ++i) {
+    for (int i = 0; i < P::kOwn * P::kTiles * 4; ++i) {
       acc[i / 4 / P::kTiles][i / 4 % P::kTiles][i % 4] = 0;
     }
     const uint32_t tiles = (block.count + 7) / 8;
@@ -243,12 +58,14 @@ class SkinnyConsumer {
   template <int kUsed>
   __device__ __forceinline__ void RunTiles(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
                                            const SkinnyBlock& block) {
-    const uint32_t warp = threadIdx.x / 32;
-    const bool active = block.first_panel + warp < shape.panels;
+    const uint32_t panel = threadIdx.x / 32 % P::kWarps;
+    // Of its own stream, where gate and up have warps of their own.
+    const uint32_t stream = P::kApart ? threadIdx.x / 32 / P::kWarps : 0;
+    const bool active = block.first_panel + panel < shape.panels;
     uint32_t stage = 0, parity = 0, at = SharedAddress(memory.stages);
     for (uint32_t first = 0; first < shape.chunks; first += P::kChunks) {
       WaitParity(&memory.full[stage], parity);
-      const uint32_t weights = at + warp * P::kPanelBytes;
+      const uint32_t weights = at + stream * P::kChunks * P::kPieceBytes + panel * C::kChunkBytes;
       // Past the last group nothing is added, not even zero: it would turn -0 into +0.
       const uint32_t groups_left = shape.weight_groups - first * C::kGroupsPerChunk;
       if (active && groups_left >= P::kChunks * C::kGroupsPerChunk) {
@@ -273,8 +90,8 @@ class SkinnyConsumer {
 #pragma unroll
     for (int c = 0; c < P::kChunks; ++c) {
 #pragma unroll
-      for (int m = 0; m < P::kStreams; ++m) {
-        Multiply<kUsed, kWhole>(m, weights + m * P::kWarps * P::kPanelBytes + c * C::kChunkBytes,
+      for (int m = 0; m < P::kOwn; ++m) {
+        Multiply<kUsed, kWhole>(m, weights + (m * P::kChunks + c) * P::kPieceBytes,
                                 rows + c * P::kRows * 128,
                                 rows + P::kRowBytes + c * C::kScalesPerChunk * P::kRows * 4,
                                 static_cast<int>(groups_left) - c * C::kGroupsPerChunk);
@@ -319,7 +136,7 @@ class SkinnyConsumer {
 
  public:
   // Output g + 8 (j / 2) of a panel for column 2 t + j % 2 of tile i, j = 0..3.
-  __device__ __forceinline__ float Result(int m, int i, int j, const uint8_t* panel,
+  __device__ __forceinline__ float Result(int m, int i, int j, const uint8_t* data, uint32_t panel,
                                           const SkinnyShape& shape, const EntryMap& map,
                                           const QuantRows& x, const SkinnyBlock& block) const {
     if constexpr (!C::kW4x) {
@@ -327,8 +144,8 @@ class SkinnyConsumer {
     } else {
       const uint32_t lane = threadIdx.x % 32;
       const uint32_t row = min(8 * i + lane % 4 * 2 + j % 2, block.count - 1);
-      const float w =
-          reinterpret_cast<const float*>(panel + shape.scales_at)[lane / 4 + 8 * (j / 2)];
+      const float w = reinterpret_cast<const float*>(
+          data + shape.layout.ScalesAt(panel))[lane / 4 + 8 * (j / 2)];
       return __fmul_rn(__int2float_rn(static_cast<int>(acc[m][i][j])),
                        __fmul_rn(w, x.scales[map.row(block.first_entry + row)]));
     }
@@ -338,6 +155,125 @@ class SkinnyConsumer {
   // What this lane adds to the addresses of a chunk's values, of the rows at each step, of their
   // scales and of the weights'.
   uint32_t lane_values_, lane_row_[4], lane_scale_, lane_group_;
+};
+
+// For launches too small for that the chunks of a stage have a warp each, which hands its
+// integer sums and their scales to the panel's first; that adds them in the order of the groups. At
+// most 8 rows.
+template <class P>
+class SkinnyPart {
+ public:
+  using C = typename P::C;
+  typename C::Accumulator acc[4] = {};  // the panel's, in its first warp
+
+  __device__ __forceinline__ void Run(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
+                                      const SkinnyBlock& block) {
+    const uint32_t panel = threadIdx.x / 32 % P::kWarps, part = threadIdx.x / 32 / P::kWarps;
+    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const bool active = block.first_panel + panel < shape.panels;
+    uint32_t stage = 0, parity = 0, buffer = 0;
+    for (uint32_t first = 0; first < shape.chunks; first += P::kChunks) {
+      WaitParity(&memory.full[stage], parity);
+      const uint32_t at = SharedAddress(memory.weights(stage));
+      const bool mine = active && first + part < shape.chunks;
+      if (mine) {
+        const uint32_t rows = at + P::kWeightBytes + part * P::kRows * 128;
+        const uint32_t scales =
+            at + P::kWeightBytes + P::kRowBytes + part * C::kScalesPerChunk * P::kRows * 4 + 8 * t;
+        Multiply(at + part * P::kPieceBytes + panel * C::kChunkBytes, rows, scales, g, t,
+                 Slot(memory, buffer, panel, part));
+      }
+      __syncwarp();
+      if (lane == 0) Arrive(&memory.empty[stage]);
+      if (++stage == P::kStages) {
+        stage = 0;
+        parity ^= 1;
+      }
+      if constexpr (!C::kW4x) {
+        PanelBarrier(panel);
+        if (part == 0 && active) AddStage(memory, shape, first, buffer, panel);
+        buffer ^= 1;
+      }
+    }
+    if constexpr (C::kW4x) AddParts(memory, panel, part);
+  }
+
+ private:
+  static __device__ __forceinline__ void PanelBarrier(uint32_t panel) {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + panel), "n"(P::kChunks * 32) : "memory");
+  }
+  static __device__ __forceinline__ uint8_t* Slot(const SkinnyMemory<P>& memory, uint32_t buffer,
+                                                  uint32_t panel, uint32_t part) {
+    return memory.hand_over + ((buffer * P::kWarps + panel) * P::kChunks + part) * P::kPartBytes;
+  }
+
+  __device__ __forceinline__ void Multiply(uint32_t chunk, uint32_t rows, uint32_t scales,
+                                           uint32_t g, uint32_t t, uint8_t* slot) {
+    const uint32_t lane = threadIdx.x % 32;
+    const typename C::LaneValues values(chunk + lane * 16);
+    int dot[4];
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      if (s % C::kStepsPerGroup == 0) {
+        for (int& d : dot) d = C::kDotStart;
+      }
+      uint32_t a[4];
+      values.Step(s, a);
+      const uint2 b = LoadShared8(rows + g * 128 + (s ^ (g % 4)) * 32 + 8 * t);
+      MmaS8(dot, a, b.x, b.y);
+      if (s % C::kStepsPerGroup != C::kStepsPerGroup - 1) continue;
+      const int group = s / C::kStepsPerGroup;
+      const typename C::GroupScales weight_scales(chunk + C::kValueBytes + g * (C::kW4x ? 1 : 2),
+                                                  group);
+      if constexpr (C::kW4x) {
+        const float unused[2] = {0.0f, 0.0f};
+        weight_scales.Add(dot, unused, acc);
+      } else {
+        const uint2 pair = LoadShared8(scales + group * P::kRows * 4);
+        const float a_scale[2] = {__uint_as_float(pair.x), __uint_as_float(pair.y)};
+        auto* out = reinterpret_cast<float2*>(slot) + group * 128 + lane;
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          out[j * 32] = make_float2(C::GroupScales::ToFloat(dot[j]),
+                                    __fmul_rn(weight_scales.scale[j / 2], a_scale[j % 2]));
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void AddStage(const SkinnyMemory<P>& memory, const SkinnyShape& shape,
+                                           uint32_t first, uint32_t buffer, uint32_t panel) {
+    const uint32_t groups_left = shape.weight_groups - first * C::kGroupsPerChunk;
+#pragma unroll
+    for (uint32_t i = 0; i < P::kChunks * C::kGroupsPerChunk; ++i) {
+      // Past the last group nothing is added, not even zero: it would turn -0 into +0.
+      if (i >= groups_left) break;
+      const auto* from =
+          reinterpret_cast<const float2*>(Slot(memory, buffer, panel, i / C::kGroupsPerChunk)) +
+          i % C::kGroupsPerChunk * 128 + threadIdx.x % 32;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 v = from[j * 32];
+        acc[j] = __fmaf_rn(v.x, v.y, acc[j]);
+      }
+    }
+  }
+
+  // Integer sums of all parts, in whatever order.
+  __device__ __forceinline__ void AddParts(const SkinnyMemory<P>& memory, uint32_t panel,
+                                           uint32_t part) {
+    const uint32_t lane = threadIdx.x % 32;
+    for (int j = 0; j < 4; ++j) {
+      reinterpret_cast<uint32_t*>(Slot(memory, 0, panel, part))[j * 32 + lane] = acc[j];
+    }
+    PanelBarrier(panel);
+    if (part != 0) return;
+    for (uint32_t p = 1; p < P::kChunks; ++p) {
+      for (int j = 0; j < 4; ++j) {
+        acc[j] += reinterpret_cast<const uint32_t*>(Slot(memory, 0, panel, p))[j * 32 + lane];
+      }
+    }
+  }
 };
 
 // ---- y = W x ----
@@ -359,15 +295,22 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
   const SkinnyMemory<P> memory(dynamic);
   memory.Init();
   const uint8_t* data = w.count > 1 ? w.data[matrix] : w.set.data(block.expert);
-  if (warp == P::kWarps) {
+  if (warp == P::kMultipliers) {
     SkinnyProducer<P>(memory, shape, block, &data).Run(map, x, block);
     return;
   }
   GridWait();
   GridTrigger();
+  const uint32_t panel = block.first_panel + warp % P::kWarps;
   SkinnyConsumer<P> product;
-  product.Run(memory, shape, block);
-  const uint32_t panel = block.first_panel + warp;
+  if constexpr (P::kApart) {
+    SkinnyPart<P> part;
+    part.Run(memory, shape, block);
+    if (warp >= P::kWarps) return;
+    for (int j = 0; j < 4; ++j) product.acc[0][0][j] = part.acc[j];
+  } else {
+    product.Run(memory, shape, block);
+  }
   if (panel >= shape.panels) return;
   float* y = w.y[matrix];
 #pragma unroll
@@ -376,8 +319,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
     for (int j = 0; j < 4; ++j) {
       const uint32_t entry = 8 * i + lane % 4 * 2 + j % 2;
       const uint32_t output = panel * 16 + lane / 4 + 8 * (j / 2);
-      const float value =
-          product.Result(0, i, j, data + panel * shape.panel_bytes, shape, map, x, block);
+      const float value = product.Result(0, i, j, data, panel, shape, map, x, block);
       if (entry < block.count && output < shape.n) {
         y[(block.first_entry + entry) * w.y_stride[matrix] + output] = value;
       }
@@ -397,10 +339,10 @@ __device__ __forceinline__ void MultipliersBarrier() {
 inline constexpr int kMiddleStride = kGateUpWarps * 16 + 4;
 
 __device__ inline void WriteMiddle(const float* rows, uint32_t count, uint32_t first_entry,
-                                   uint32_t first_output, const MiddleOut& out) {
+                                   uint32_t first_output, uint32_t warps, const MiddleOut& out) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t output = first_output + 4 * lane;
-  for (uint32_t r = threadIdx.x / 32; r < count; r += kGateUpWarps) {
+  for (uint32_t r = threadIdx.x / 32; r < count; r += warps) {
     const float4 v = *reinterpret_cast<const float4*>(rows + r * kMiddleStride + 4 * lane);
     const size_t entry = first_entry + r;
     if (out.q == nullptr) {
@@ -444,81 +386,95 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
   const SkinnyMemory<P> memory(dynamic);
   memory.Init();
   const uint8_t* data[2] = {gate.data(block.expert), up.data(block.expert)};
-  if (warp == P::kWarps) {
+  if (warp == P::kMultipliers) {
     SkinnyProducer<P>(memory, shape, block, data).Run(map, x, block);
     return;
   }
   GridTrigger();
   SkinnyConsumer<P> product;
   product.Run(memory, shape, block);
-  const uint32_t panel = block.first_panel + warp;
-  const bool active = panel < shape.panels;
-  MultipliersBarrier<P::kWarps>();  // every stage is read: their memory takes the middle
+  const uint32_t panel = block.first_panel + warp % P::kWarps;
+  const bool active = panel < shape.panels, has_up = warp >= P::kWarps;
+  MultipliersBarrier<P::kMultipliers>();  // every stage is read: their memory takes the middle
   auto* middle = reinterpret_cast<float*>(dynamic);
+  const auto each = [&](auto&& value) {
 #pragma unroll
-  for (int i = 0; i < P::kTiles; ++i) {
+    for (int i = 0; i < P::kTiles; ++i) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const uint32_t row = 8 * i + lane % 4 * 2 + j % 2;
-      const uint32_t output = warp * 16 + lane / 4 + 8 * (j / 2);
-      float h = 0.0f;
-      if (active && row < block.count) {
-        const size_t at = panel * shape.panel_bytes;
-        h = SiluMul(product.Result(0, i, j, data[0] + at, shape, map, x, block),
-                    product.Result(1, i, j, data[1] + at, shape, map, x, block));
+      for (int j = 0; j < 4; ++j) {
+        const uint32_t row = 8 * i + lane % 4 * 2 + j % 2;
+        const uint32_t output = warp % P::kWarps * 16 + lane / 4 + 8 * (j / 2);
+        float& at = middle[row * kMiddleStride + output];
+        at = active && row < block.count ? value(i, j, at) : 0.0f;
       }
-      middle[row * kMiddleStride + output] = h;
     }
+  };
+  const auto result = [&](int m, int i, int j, int stream) {
+    return product.Result(m, i, j, data[stream], panel, shape, map, x, block);
+  };
+  if constexpr (P::kApart) {
+    if (has_up) each([&](int i, int j, float) { return result(0, i, j, 1); });
+    MultipliersBarrier<P::kMultipliers>();
+    if (!has_up) {
+      each([&](int i, int j, float up) { return SiluMul(result(0, i, j, 0), up); });
+    }
+  } else {
+    each([&](int i, int j, float) { return SiluMul(result(0, i, j, 0), result(1, i, j, 1)); });
   }
-  MultipliersBarrier<P::kWarps>();
-  WriteMiddle(middle, block.count, block.first_entry, block.first_panel * 16, out);
+  MultipliersBarrier<P::kMultipliers>();
+  WriteMiddle(middle, block.count, block.first_entry, block.first_panel * 16, P::kMultipliers, out);
 }
 
 // ---- Launches ----
 
-template <class C, int kTiles, int kWarps>
+template <class P>
 int LaunchProduct(const SkinnyCall& c, const SkinnyTargets& w) {
-  using P = SkinnyPlan<C, 1, kWarps, kTiles>;
-  const dim3 grid(CeilDiv(c.shape.panels, kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
+  const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
   return LaunchEarly(SkinnyProductKernel<P>, grid, P::kThreads, P::kShared, c.stream, c.early, w,
                      c.shape, c.map, c.x);
 }
 
-template <class C, int kTiles, bool kFew = false>
+template <class P>
 int LaunchGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
                  const MiddleOut& out) {
-  using P = SkinnyPlan<C, 2, kGateUpWarps, kTiles, kFew>;
   static_assert(P::kStages * P::kStageBytes >= P::kRows * kMiddleStride * 4);
   const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
   return LaunchEarly(SkinnyGateUpKernel<P>, grid, P::kThreads, P::kShared, c.stream, c.early, gate,
                      up, c.shape, c.map, c.x, out);
 }
 
-// Small blocks where there is too little work to give every multiprocessor some.
-template <class C, int kTiles>
-int RunProductTiles(const SkinnyCall& c, const SkinnyTargets& w) {
-  constexpr uint32_t kPanelsMany = kMultiprocessors * 2 * 4;
-  const uint32_t groups = c.experts < c.entries_max ? c.experts : c.entries_max;
-  if (c.shape.panels * groups < kPanelsMany) return LaunchProduct<C, kTiles, 2>(c, w);
-  return LaunchProduct<C, kTiles, 4>(c, w);
+// Experts that can have rows, as far as the host knows.
+inline uint32_t ActiveMax(const SkinnyCall& c) {
+  return c.experts < c.entries_max ? c.experts : c.entries_max;
 }
 
 template <class C>
 int RunProduct(const SkinnyCall& c, const SkinnyTargets& w) {
-  if (c.rows_max <= 8) return RunProductTiles<C, 1>(c, w);
-  if (c.rows_max <= 16) return RunProductTiles<C, 2>(c, w);
-  return RunProductTiles<C, 4>(c, w);
+  // Warps of whole panels are enough where every multiprocessor has 12.
+  const bool few = c.shape.panels * ActiveMax(c) < kMultiprocessors * 12;
+  if (c.rows_max <= 8 && few) return LaunchProduct<SkinnyPlan<C, 1, 2, 1, true>>(c, w);
+  if (c.rows_max <= 8) return LaunchProduct<SkinnyPlan<C, 1, 4, 1>>(c, w);
+  if (c.rows_max <= 16) {
+    return few ? LaunchProduct<SkinnyPlan<C, 1, 2, 2>>(c, w)
+               : LaunchProduct<SkinnyPlan<C, 1, 4, 2>>(c, w);
+  }
+  return few ? LaunchProduct<SkinnyPlan<C, 1, 2, 4>>(c, w)
+             : LaunchProduct<SkinnyPlan<C, 1, 4, 4>>(c, w);
 }
 template <class C>
 int RunGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
               const MiddleOut& out) {
-  const uint32_t experts = c.experts < c.entries_max ? c.experts : c.entries_max;
-  if (c.rows_max <= 8 && experts * CeilDiv(c.shape.panels, kGateUpWarps) <= 2 * kMultiprocessors) {
-    return LaunchGateUp<C, 1, true>(c, gate, up, out);
+  const uint32_t blocks = ActiveMax(c) * CeilDiv(c.shape.panels, kGateUpWarps);
+  if (c.rows_max <= 8 && blocks <= 2 * kMultiprocessors) {
+    return LaunchGateUp<SkinnyPlan<C, 2, kGateUpWarps, 1, true>>(c, gate, up, out);
   }
-  if (c.rows_max <= 8) return LaunchGateUp<C, 1>(c, gate, up, out);
-  if (c.rows_max <= 16) return LaunchGateUp<C, 2>(c, gate, up, out);
-  return LaunchGateUp<C, 4>(c, gate, up, out);
+  if (c.rows_max <= 8) {
+    return LaunchGateUp<SkinnyPlan<C, 2, kGateUpWarps, 1>>(c, gate, up, out);
+  }
+  if (c.rows_max <= 16) {
+    return LaunchGateUp<SkinnyPlan<C, 2, kGateUpWarps, 2>>(c, gate, up, out);
+  }
+  return LaunchGateUp<SkinnyPlan<C, 2, kGateUpWarps, 4>>(c, gate, up, out);
 }
 
 // One file a codec, so that they build side by side.

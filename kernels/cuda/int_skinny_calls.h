@@ -11,8 +11,7 @@ struct SkinnyShape {
   uint32_t panels;
   uint32_t chunks;
   uint32_t weight_groups;
-  size_t panel_bytes;
-  size_t scales_at;  // of w4x, in a panel
+  TiledLayout layout;
 };
 
 // What a product computes: one matrix of every expert, or up to three matrices of one format and k

@@ -134,16 +134,14 @@ int Launch(cudaStream_t stream, const WeightFormat& format, const WideCall& call
 }
 
 WideShape ShapeOf(const Matrix& m, bool gate_up) {
-  const TiledPanel panel = MakeTiledPanel(m.format, m.k);
   WideShape s;
+  s.layout = MakeTiledLayout(m.format, m.k);
   s.gate_up = gate_up;
   s.n = static_cast<uint32_t>(m.n);
   s.panels = CeilDiv(m.n, kTileOutputs);
   s.output_tiles = CeilDiv(m.n, gate_up ? 128 : 256);
-  s.chunks = static_cast<uint32_t>(panel.chunks);
+  s.chunks = static_cast<uint32_t>(s.layout.chunks);
   s.weight_groups = static_cast<uint32_t>(PaddedK(m.format, m.k) / m.format.group);
-  s.panel_bytes = panel.bytes;
-  s.scales_at = panel.scales;
   return s;
 }
 

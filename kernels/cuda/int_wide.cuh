@@ -131,44 +131,46 @@ __device__ inline bool FindItem(const WideShape& shape, const EntryMap& map, con
   return true;
 }
 
-// Slot 0..15 of a stage is the panel of warp 0..15 that multiplies. Warpgroups 0 and 2 have gate, 1
-// and 3 up of the same outputs; or all four are neighbours of one matrix.
-__device__ __forceinline__ uint32_t SlotPanel(bool gate_up, uint32_t output_tile, uint32_t slot) {
-  return gate_up ? output_tile * 8 + slot / 8 * 4 + slot % 4 : output_tile * 16 + slot;
+// The panel, of gate, of up or of the one matrix, that warp 0..15 multiplies. Warpgroups 0 and 2
+// have gate, 1 and 3 up of the same outputs; or all four are neighbours.
+__device__ __forceinline__ uint32_t WarpPanel(bool gate_up, uint32_t output_tile, uint32_t warp) {
+  return gate_up ? output_tile * 8 + warp / 8 * 4 + warp % 4 : output_tile * 16 + warp;
+}
+// Where it lies among the 16 of a stage: two blocks of 8, of gate and of up, or neighbours.
+__device__ __forceinline__ uint32_t WarpSlot(bool gate_up, uint32_t warp) {
+  return gate_up ? warp / 4 % 2 * 8 + warp / 8 * 4 + warp % 4 : warp;
 }
 
-// The copying warp: a lane a slot.
+// The copying thread.
 template <class C>
 __device__ void WideProducer(const WideCall& call, uint8_t* stages, WideEpilogue* shared) {
   using Plan = WidePlan<C>;
   const WideShape& shape = call.shape;
-  const uint32_t lane = threadIdx.x % 32;
-  constexpr uint32_t kBlock = WideStage<C>::kImageBytes;
+  constexpr uint32_t kImage = WideStage<C>::kImageBytes;
+  constexpr uint32_t kBlock = 8 * C::kChunkBytes;
   uint32_t stage = 0, parity = 1;  // the first round finds every stage free
   WideItem item;
   for (uint32_t i = blockIdx.x;
        FindItem(shape, call.map, shared->tile_begin, call.experts, i, &item); i += gridDim.x) {
-    const uint32_t panel = SlotPanel(shape.gate_up, item.output_tile, lane);
-    const bool copies = lane < 16 && panel < shape.panels;
-    const uint32_t panels = __popc(__ballot_sync(0xffffffffu, copies));
-    const uint8_t* from = nullptr;
-    if (copies) {
-      from = call.w[shape.gate_up ? lane / 4 % 2 : 0].data(item.expert) + panel * shape.panel_bytes;
-    }
-    const uint8_t* image = call.image + size_t{item.row_tile} * shape.chunks * kBlock;
+    const uint8_t* image = call.image + size_t{item.row_tile} * shape.chunks * kImage;
+    // Gate's block and up's, or two neighbours, of which the second may be past the end.
+    const uint32_t first = shape.gate_up ? item.output_tile : 2 * item.output_tile;
+    const bool two = shape.gate_up || (first + 1) * 8 < shape.panels;
+    const size_t block_bytes = shape.layout.block_bytes;
+    const uint8_t* from[2] = {
+        call.w[0].data(item.expert) + first * block_bytes,
+        call.w[1].data(item.expert) + (shape.gate_up ? first : first + 1) * block_bytes};
     for (uint32_t chunk = 0; chunk < shape.chunks; ++chunk) {
       WaitParity(&shared->empty[stage], parity);
       uint64_t* full = &shared->full[stage];
       uint8_t* to = stages + stage * WideStage<C>::kBytes;
-      if (lane == 0) {
-        ArriveExpecting(full, kBlock + panels * C::kChunkBytes);
-        CopyBulk(to, image + size_t{chunk} * kBlock, kBlock, full);
-      }
-      __syncwarp();
-      if (copies) {
-        CopyBulk(to + kBlock + lane * C::kChunkBytes, from + size_t{chunk} * C::kChunkBytes,
-                 C::kChunkBytes, full);
-      }
+      ArriveExpecting(full, kImage + (two ? 2 : 1) * kBlock);
+      CopyBulk(to, image, kImage, full);
+      CopyBulk(to + kImage, from[0], kBlock, full);
+      if (two) CopyBulk(to + kImage + kBlock, from[1], kBlock, full);
+      image += kImage;
+      from[0] += kBlock;
+      from[1] += kBlock;
       if (++stage == Plan::kStages) {
         stage = 0;
         parity ^= 1;
@@ -182,8 +184,9 @@ using WideAcc = typename C::Accumulator[kWideSums];
 
 // One chunk of this warpgroup's 64 outputs. `stage` is an address in shared memory.
 template <class C>
-__device__ __forceinline__ void WideChunk(uint32_t stage, uint32_t groups_left, WideAcc<C>& acc) {
-  const uint32_t lane = threadIdx.x % 32, slot = threadIdx.x / 32 - 4;
+__device__ __forceinline__ void WideChunk(uint32_t stage, uint32_t slot, uint32_t groups_left,
+                                          WideAcc<C>& acc) {
+  const uint32_t lane = threadIdx.x % 32;
   const uint64_t rows = ImageDescriptor(stage);
   const uint32_t a_scales = stage + kImageRows * 128 + lane % 4 * 8;
   const uint32_t panel = stage + WideStage<C>::kImageBytes + slot * C::kChunkBytes;
@@ -234,12 +237,12 @@ __device__ __forceinline__ float WideResult(const WideCall& call, const WideItem
   if constexpr (!C::kW4x) {
     return acc[n];
   } else {
-    const uint32_t lane = threadIdx.x % 32, slot = threadIdx.x / 32 - 4;
-    const uint32_t panel = SlotPanel(call.shape.gate_up, item.output_tile, slot);
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 - 4;
+    const uint32_t panel = WarpPanel(call.shape.gate_up, item.output_tile, warp);
     if (panel >= call.shape.panels) return 0.0f;
-    const uint8_t* w = call.w[call.shape.gate_up ? slot / 4 % 2 : 0].data(item.expert);
+    const uint8_t* w = call.w[call.shape.gate_up ? warp / 4 % 2 : 0].data(item.expert);
     const float scale = reinterpret_cast<const float*>(
-        w + panel * call.shape.panel_bytes + call.shape.scales_at)[lane / 4 + n / 2 % 2 * 8];
+        w + call.shape.layout.ScalesAt(panel))[lane / 4 + n / 2 % 2 * 8];
     const float a_scale =
         call.row_scales[item.row_tile * kImageRows + n / 4 * 8 + lane % 4 * 2 + n % 2];
     return __fmul_rn(__int2float_rn(static_cast<int>(acc[n])), __fmul_rn(scale, a_scale));
@@ -248,8 +251,8 @@ __device__ __forceinline__ float WideResult(const WideCall& call, const WideItem
 
 template <class C>
 __device__ void WriteProduct(const WideCall& call, const WideItem& item, const WideAcc<C>& acc) {
-  const uint32_t lane = threadIdx.x % 32, slot = threadIdx.x / 32 - 4;
-  const uint32_t first = SlotPanel(false, item.output_tile, slot) * 16 + lane / 4;
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 - 4;
+  const uint32_t first = WarpPanel(false, item.output_tile, warp) * 16 + lane / 4;
 #pragma unroll
   for (int n = 0; n < kWideSums; ++n) {
     const uint32_t row = n / 4 * 8 + lane % 4 * 2 + n % 2, output = first + n / 2 % 2 * 8;
@@ -349,6 +352,7 @@ __device__ void WriteMiddle(const WideCall& call, const WideItem& item, const Wi
 template <class C>
 __device__ void WideConsumer(const WideCall& call, const uint8_t* stages, WideEpilogue* shared) {
   using Plan = WidePlan<C>;
+  const uint32_t slot = WarpSlot(call.shape.gate_up, threadIdx.x / 32 - 4);
   uint32_t stage = 0, parity = 0;
   WideItem item;
   for (uint32_t i = blockIdx.x;
@@ -358,7 +362,7 @@ __device__ void WideConsumer(const WideCall& call, const uint8_t* stages, WideEp
     for (int n = 0; n < kWideSums; ++n) acc[n] = 0;
     for (uint32_t chunk = 0; chunk < call.shape.chunks; ++chunk) {
       WaitParity(&shared->full[stage], parity);
-      WideChunk<C>(SharedAddress(stages) + stage * WideStage<C>::kBytes,
+      WideChunk<C>(SharedAddress(stages) + stage * WideStage<C>::kBytes, slot,
                    call.shape.weight_groups - chunk * C::kGroupsPerChunk, acc);
       __syncwarp();
       if (threadIdx.x % 32 == 0) Arrive(&shared->empty[stage]);
@@ -394,7 +398,7 @@ __global__ void __launch_bounds__(kWideThreads, 1)
   if (threadIdx.x < 128) {
     // What these give up is all that the others can take.
     asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
-    if (threadIdx.x < 32) WideProducer<C>(call, stages, shared);
+    if (threadIdx.x == 0) WideProducer<C>(call, stages, shared);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
     WideConsumer<C>(call, stages, shared);

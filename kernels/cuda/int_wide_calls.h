@@ -23,8 +23,7 @@ struct WideShape {
   uint32_t output_tiles = 0;  // of 128 (gate and up) or 256 outputs
   uint32_t chunks = 0;
   uint32_t weight_groups = 0;
-  size_t panel_bytes = 0;
-  size_t scales_at = 0;  // of w4x, in a panel
+  TiledLayout layout{};
 };
 
 struct WideCall {

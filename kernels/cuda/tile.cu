@@ -11,12 +11,14 @@ namespace {
 constexpr unsigned kThreads = 256;
 
 // One thread a 32-bit word of values.
-__global__ void TileValues(WeightFormat format, PanelLayout from, TiledPanel to, uint32_t panels,
+__global__ void TileValues(WeightFormat format, PanelLayout from, TiledLayout to, uint32_t panels,
                            const uint8_t* packed, uint8_t* out) {
   const uint32_t words = static_cast<uint32_t>(to.value_bytes / 4);
   const size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= panels * to.chunks * words) return;
+  const size_t all = (panels + kBlockPanels - 1) / kBlockPanels * kBlockPanels;
+  if (i >= all * to.chunks * words) return;
   const size_t panel = i / (to.chunks * words);
+  const bool padding = panel >= panels;
   const uint32_t chunk = static_cast<uint32_t>(i / words % to.chunks);
   const uint32_t word = static_cast<uint32_t>(i % words);
   const uint8_t* values = packed + panel * from.bytes + from.values;
@@ -25,7 +27,7 @@ __global__ void TileValues(WeightFormat format, PanelLayout from, TiledPanel to,
     const uint32_t s = word % 4, lane = word / 4 % 32, half = word / 128;
     const uint32_t k = chunk * kChunk + 32 * s + 8 * (lane % 4);
     const uint32_t output = lane / 4 + 8 * half;
-    if (k < from.padded_k) {
+    if (!padding && k < from.padded_k) {
       bits = *reinterpret_cast<const uint32_t*>(values + k / 8 * 64 + output * 4) ^ 0x88888888u;
     }
   } else {
@@ -33,34 +35,34 @@ __global__ void TileValues(WeightFormat format, PanelLayout from, TiledPanel to,
     const uint32_t s = word / 128 % 2 * 2 + word / 2 % 2;
     const uint32_t k = chunk * kChunk + 32 * s + 8 * (lane % 4) + 4 * h;
     const uint32_t output = lane / 4 + 8 * half;
-    if (k < from.padded_k) {
+    if (!padding && k < from.padded_k) {
       bits = *reinterpret_cast<const uint32_t*>(values + k / 4 * 64 + output * 4);
     }
   }
-  uint8_t* chunk_out = out + panel * to.bytes + chunk * to.chunk_bytes;
-  reinterpret_cast<uint32_t*>(chunk_out)[word] = bits;
+  reinterpret_cast<uint32_t*>(out + to.ChunkAt(panel, chunk))[word] = bits;
 }
 
-// One thread a (panel, group, output); groups past the matrix get zeros.
-__global__ void TileScales(WeightFormat format, PanelLayout from, TiledPanel to, uint32_t panels,
+// One thread a (panel, group, output); groups and panels past the matrix get zeros.
+__global__ void TileScales(WeightFormat format, PanelLayout from, TiledLayout to, uint32_t panels,
                            const uint8_t* packed, uint8_t* out) {
   const uint32_t per_chunk = static_cast<uint32_t>(kChunk / format.group);
   const uint32_t groups = static_cast<uint32_t>(to.chunks) * per_chunk;
   const size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= size_t{panels} * groups * kTileOutputs) return;
+  const size_t all = (panels + kBlockPanels - 1) / kBlockPanels * kBlockPanels;
+  if (i >= all * groups * kTileOutputs) return;
   const size_t panel = i / (groups * kTileOutputs);
+  const bool padding = panel >= panels;
   const uint32_t group = static_cast<uint32_t>(i / kTileOutputs % groups);
   const uint32_t output = static_cast<uint32_t>(i % kTileOutputs);
-  const bool present = group * format.group < from.padded_k;
+  const bool present = !padding && group * format.group < from.padded_k;
   const uint8_t* source = packed + panel * from.bytes;
-  uint8_t* panel_out = out + panel * to.bytes;
-  uint8_t* scales = panel_out + group / per_chunk * to.chunk_bytes + to.value_bytes;
+  uint8_t* scales = out + to.ChunkAt(panel, group / per_chunk) + to.value_bytes;
   const uint32_t index = group % per_chunk * kTileOutputs + output;
   if (format.scale == ScaleEncoding::kF32xI4) {
     scales[index] = present ? source[from.second + group * kTileOutputs + output] : 0;
     if (group == 0) {
-      reinterpret_cast<float*>(panel_out + to.scales)[output] =
-          reinterpret_cast<const float*>(source)[output];
+      reinterpret_cast<float*>(out + to.ScalesAt(panel))[output] =
+          padding ? 0.0f : reinterpret_cast<const float*>(source)[output];
     }
   } else {
     reinterpret_cast<uint16_t*>(scales)[index] =
@@ -88,7 +90,7 @@ size_t MatrixBytes(const WeightFormat& format, size_t n, size_t k) {
       bytes = n * k * 2;
       break;
     case Layout::kTiled:
-      bytes = PanelCount(n) * MakeTiledPanel(format, k).bytes;
+      bytes = TiledBlocks(n) * MakeTiledLayout(format, k).block_bytes;
       break;
   }
   return (bytes + 255) / 256 * 256;
@@ -108,21 +110,22 @@ int TileMatrix(Stream stream, const WeightFormat& format, size_t n, size_t k, co
     case Layout::kTiled:
       break;
   }
-  const TiledPanel to = MakeTiledPanel(format, k);
+  const TiledLayout to = MakeTiledLayout(format, k);
   const auto panels = static_cast<uint32_t>(PanelCount(n));
-  const size_t words = panels * to.chunks * (to.value_bytes / 4);
+  const size_t all = TiledBlocks(n) * kBlockPanels;
+  const size_t words = all * to.chunks * (to.value_bytes / 4);
   TileValues<<<CeilDiv(words, kThreads), kThreads, 0, s>>>(format, from, to, panels, packed, out);
-  const size_t scales = panels * to.chunks * (kChunk / format.group) * kTileOutputs;
+  const size_t scales = all * to.chunks * (kChunk / format.group) * kTileOutputs;
   TileScales<<<CeilDiv(scales, kThreads), kThreads, 0, s>>>(format, from, to, panels, packed, out);
   return LaunchError();
 }
 
 // The value of one weight, as UnpackRow of packed_weights.h.
-__device__ float TiledWeight(const WeightFormat& format, const TiledPanel& tiled,
-                             const uint8_t* panel, uint32_t k, uint32_t output) {
+__device__ float TiledWeight(const WeightFormat& format, const TiledLayout& tiled,
+                             const uint8_t* data, size_t panel, uint32_t k, uint32_t output) {
   const uint32_t in = k % kChunk, s = in / 32, t = in / 8 % 4, h = in / 4 % 2, byte = in % 4;
   const uint32_t lane = output % 8 * 4 + t, half = output / 8;
-  const uint8_t* chunk = panel + k / kChunk * tiled.chunk_bytes;
+  const uint8_t* chunk = data + tiled.ChunkAt(panel, k / kChunk);
   int code;
   if (format.bits == 4) {
     const int two = chunk[((half * 32 + lane) * 4 + s) * 4 + byte];
@@ -136,13 +139,13 @@ __device__ float TiledWeight(const WeightFormat& format, const TiledPanel& tiled
   if (format.scale == ScaleEncoding::kF32xI4) {
     const int factor = static_cast<int8_t>(scales[index]);
     return __fmul_rn(static_cast<float>(factor * code),
-                     reinterpret_cast<const float*>(panel + tiled.scales)[output]);
+                     reinterpret_cast<const float*>(data + tiled.ScalesAt(panel))[output]);
   }
   return __fmul_rn(static_cast<float>(code),
                    __half2float(reinterpret_cast<const __half*>(scales)[index]));
 }
 
-__global__ void EmbedRowsKernel(Matrix table, PanelLayout panels, TiledPanel tiled,
+__global__ void EmbedRowsKernel(Matrix table, PanelLayout panels, TiledLayout tiled,
                                 const int32_t* ids, float* y) {
   const uint32_t row = static_cast<uint32_t>(ids[blockIdx.x]);
   float* out = y + size_t{blockIdx.x} * table.k;
@@ -152,7 +155,7 @@ __global__ void EmbedRowsKernel(Matrix table, PanelLayout panels, TiledPanel til
   for (uint32_t k = blockIdx.y * blockDim.x + threadIdx.x; k < table.k;
        k += gridDim.y * blockDim.x) {
     if (layout == Layout::kTiled) {
-      out[k] = TiledWeight(table.format, tiled, table.data + panel * tiled.bytes, k, output);
+      out[k] = TiledWeight(table.format, tiled, table.data, panel, k, output);
     } else if (layout == Layout::kRowMajor) {
       const uint16_t bits = reinterpret_cast<const uint16_t*>(table.data)[row * table.k + k];
       out[k] = __uint_as_float(uint32_t{bits} << 16);
@@ -168,7 +171,7 @@ int EmbedRows(Stream stream, const Matrix& table, const int32_t* ids, size_t row
   const dim3 grid(static_cast<unsigned>(rows), CeilDiv(table.k, 4 * kThreads));
   EmbedRowsKernel<<<grid, kThreads, 0, StreamOf(stream)>>>(
       table, MakePanelLayout(table.format, table.k),
-      tiled ? MakeTiledPanel(table.format, table.k) : TiledPanel{}, ids, y);
+      tiled ? MakeTiledLayout(table.format, table.k) : TiledLayout{}, ids, y);
   return LaunchError();
 }
 

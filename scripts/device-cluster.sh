@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# A cluster whose workers compute on a GPU and on the CPU, and a router on either: the text must be
+# that of the CPU alone, also when a GPU worker is killed while it answers.
+#   scripts/device-cluster.sh OCTET [MODEL]     # OCTET: the program; default model: models/tiny
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+octet=$1
+model=${2:-models/tiny}
+work=$(mktemp -d)
+pids=()
+stop() {
+  kill "${pids[@]}" 2>/dev/null
+  wait 2>/dev/null
+  rm -rf "$work"
+}
+trap stop EXIT
+prompts=("Once upon a time" "The capital of France is" "How do plants grow?" "In the year 1900")
+failed=0
+
+# answer FILE OPTIONS...: what all prompts give.
+answer() {
+  local file=$1
+  shift
+  for prompt in "${prompts[@]}"; do
+    "$octet" generate --prompt "$prompt" --max-tokens 96 --log-level error "$@" || echo "FAILED"
+  done >"$file" 2>"$file.err"
+}
+# compare NAME FILE
+compare() {
+  if cmp -s "$work/cpu" "$2"; then
+    echo "equal    $1"
+  else
+    echo "DIFFERS  $1"
+    diff "$work/cpu" "$2" | head -6
+    tail -3 "$2.err"
+    failed=1
+  fi
+}
+# background NAME ARGS...: a role with its log.
+background() {
+  local name=$1
+  shift
+  "$octet" "$@" >"$work/$name.log" 2>&1 &
+  pids+=($!)
+}
+await() {
+  for _ in $(seq 600); do
+    grep -q "$2" "$work/$1.log" 2>/dev/null && return 0
+    sleep 0.1
+  done
+  echo "FAILED: $1 did not say '$2'"
+  tail -5 "$work/$1.log"
+  exit 1
+}
+
+answer "$work/cpu" --model "$model" --device cpu
+answer "$work/gpu" --model "$model" --device cuda
+compare "router and experts on the GPU, one process" "$work/gpu"
+
+background coordinator coordinator --listen 127.0.0.1:7510 --expected-workers 2 --replication 2
+background gpu worker --model "$model" --listen 127.0.0.1:7512 --coordinator 127.0.0.1:7510 --device cuda
+gpu_pid=${pids[-1]}
+background cpu worker --model "$model" --listen 127.0.0.1:7513 --coordinator 127.0.0.1:7510 --device cpu
+await gpu "serving"
+await cpu "serving"
+background router router --model "$model" --listen 127.0.0.1:7511 --coordinator 127.0.0.1:7510 --device cpu
+background gpurouter router --model "$model" --listen 127.0.0.1:7514 --coordinator 127.0.0.1:7510 --device cuda
+await router "listening on"
+await gpurouter "listening on"
+sleep 2 # the routers' first placement
+grep -h "listening on" "$work"/*.log | sed 's/.*listening on/listening on/'
+answer "$work/mixed" --server 127.0.0.1:7511
+compare "router on the CPU, experts on GPU and CPU" "$work/mixed"
+answer "$work/mixed2" --server 127.0.0.1:7514
+compare "router on the GPU, experts on GPU and CPU" "$work/mixed2"
+# The GPU worker dies while the answers are made.
+(sleep 0.3 && kill -9 "$gpu_pid") &
+answer "$work/killed" --server 127.0.0.1:7511
+compare "the GPU worker killed meanwhile, its rows on the CPU" "$work/killed"
+answer "$work/after" --server 127.0.0.1:7514
+compare "router on the GPU, experts on the CPU" "$work/after"
+exit $failed

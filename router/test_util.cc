@@ -10,6 +10,7 @@
 #include "core/check.h"
 #include "model/safetensors.h"
 #include "router/block_pool.h"
+#include "router/cuda_transformer.h"
 #include "transport/local/local_link.h"
 
 namespace octet {
@@ -160,21 +161,34 @@ absl::Status LocalCluster::Compute(WorkerId worker, LayerId layer, ExpertId expe
   return absl::OkStatus();
 }
 
-LogitModel::LogitModel(std::shared_ptr<const ModelPackage> package, DType kv_dtype)
+LogitModel::LogitModel(std::shared_ptr<const ModelPackage> package, DType kv_dtype, Where where)
     : cluster_(package, {3, 2, 1, DetectCpuLevel()}, &clock_), pool_(1) {
+  constexpr uint64_t kCacheBytes = 16u << 20;
   auto weights = package->MapRouter(1);
   OCTET_CHECK(weights.ok()) << weights.status().ToString();
-  auto cache = KvCache::Create(package->config(), kv_dtype, 16u << 20);
-  OCTET_CHECK(cache.ok()) << cache.status().ToString();
-  cache_ = *std::move(cache);
+  TransformerModel model = MakeTransformerModel(*package, *std::move(weights));
   ExecContext ctx;
   ctx.level = DetectCpuLevel();
   ctx.pool = &pool_;
   ctx.arena = &arena_;
   TransformerLimits limits;
   limits.rows_max = limits.logit_rows_max = kStepRows;
-  transformer_ = std::make_unique<Transformer>(MakeTransformerModel(*package, *std::move(weights)),
-                                               limits, cache_.get(), cluster_.dispatcher(), ctx);
+  if (where == Where::kHost) {
+    auto cache = KvCache::Create(package->config(), kv_dtype, kCacheBytes);
+    OCTET_CHECK(cache.ok()) << cache.status().ToString();
+    cache_ = *std::move(cache);
+    transformer_ = std::make_unique<Transformer>(std::move(model), limits, cache_.get(),
+                                                 cluster_.dispatcher(), ctx);
+    return;
+  }
+  CudaTransformerOptions cuda;
+  cuda.limits = limits;
+  cuda.kv_dtype = kv_dtype;
+  cuda.kv_cache_bytes = kCacheBytes;
+  if (where == Where::kCudaAll) cuda.experts = cluster_.experts();
+  auto made = CudaTransformer::Create(model, cluster_.dispatcher(), ctx, cuda);
+  OCTET_CHECK(made.ok()) << made.status().ToString();
+  transformer_ = *std::move(made);
 }
 
 std::vector<float> LogitModel::Run(const std::vector<TokenId>& ids, size_t chunk,

@@ -67,6 +67,7 @@ class LocalCluster {
                const Clock* clock);
 
   TokenDispatcher* dispatcher() { return dispatcher_.get(); }
+  const std::vector<MappedExpert>& experts() const { return experts_; }
   void SetPlacement(std::shared_ptr<const Placement> placement);
 
  private:
@@ -88,7 +89,10 @@ class LogitModel {
  public:
   static constexpr size_t kStepRows = 256;  // rows of one step, at most
 
-  LogitModel(std::shared_ptr<const ModelPackage> package, DType kv_dtype);
+  // Where the router computes; experts beside it on the device, or in the cluster.
+  enum class Where { kHost, kCudaRouter, kCudaAll };
+  LogitModel(std::shared_ptr<const ModelPackage> package, DType kv_dtype,
+             Where where = Where::kHost);
 
   // Logits [ids.size()][vocab] of all positions, computed in steps of `chunk` <= kStepRows rows,
   // over the cache blocks from `first_block`.
@@ -101,8 +105,8 @@ class LogitModel {
   LocalCluster cluster_;
   ThreadPool pool_;
   Arena arena_;
-  std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<KvCache> cache_;  // of kHost
+  std::unique_ptr<ForwardPass> transformer_;
   uint64_t step_ = 0;
 };
 

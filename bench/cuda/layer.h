@@ -104,7 +104,7 @@ class Routed {
     std::vector<uint32_t> order(shape.experts);
     for (uint32_t e = 0; e < shape.experts; ++e) order[e] = e;
     for (uint32_t t = 0; t < tokens; ++t) {
-      // From 4 tokens on, the first ones go round, so that every expert is hit.
+      // From 4 tokens on, the first ones go round, so that every expert has rows.
       std::shuffle(order.begin(), order.end(), rng);
       for (uint32_t s = 0; s < shape.top_k; ++s) {
         const uint32_t e = tokens >= 4 && t < 4 ? (t * shape.top_k + s) % shape.experts : order[s];

@@ -17,7 +17,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 
 #include "kernels/cuda/bf16_kernel.cuh"
 #include "kernels/cuda/cuda_api.h"
@@ -237,12 +236,6 @@ size_t MoeScratchBytes(size_t hidden, size_t middle, uint32_t experts, size_t ro
   return ScratchLayout(hidden, middle, experts, rows_max).bytes;
 }
 
-// For measuring: another tiling of the same bits.
-int Variant() {
-  const char* text = std::getenv("OCTET_BF16_VARIANT");
-  return text == nullptr ? 0 : std::atoi(text);
-}
-
 // Few rows: weights stream from memory, as many stages as fit, tiles of 64 outputs of down so that
 // there is work for every multiprocessor. Many: two warpgroups and row tiles shared by two CTAs.
 int MoeFfn(Stream stream, size_t hidden, size_t middle, const ExpertMatrices* experts,
@@ -254,16 +247,6 @@ int MoeFfn(Stream stream, size_t hidden, size_t middle, const ExpertMatrices* ex
   const Call call = {
       StreamOf(stream), hidden, middle, experts, groups, x, static_cast<uint8_t*>(scratch), y};
   const uint32_t rows = groups.rows_of_expert_max;
-  const int variant = Variant();
-  if (variant == 1) {
-    if (rows <= 8) return Run<Tiling<1, 8, 12, 1, 1>>(call);
-    if (rows <= 16) return Run<Tiling<1, 16, 12, 1, 1>>(call);
-    if (rows > 128) return Run<Tiling<2, 256, 4, 1, 1>>(call);
-  } else if (variant == 2) {
-    if (rows <= 8) return Run<Tiling<1, 8, 3, 4, 1>>(call);
-    if (rows <= 16) return Run<Tiling<1, 16, 3, 4, 1>>(call);
-    if (rows > 128) return Run<Tiling<2, 128, 6, 1, 2>>(call);
-  }
   if (rows <= 8) return Run<Tiling<1, 8, 6, 2, 1>>(call);
   if (rows <= 16) return Run<Tiling<1, 16, 6, 2, 1>>(call);
   if (rows <= 32) return Run<Tiling<1, 32, 5, 2, 1>>(call);

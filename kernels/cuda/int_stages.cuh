@@ -79,6 +79,25 @@ struct SkinnyBlock {
   uint32_t count;
 };
 
+// The nth expert that has rows; `experts` where there are fewer. By whole warps. Without offsets
+// the nth matrix.
+__device__ __forceinline__ uint32_t ActiveExpert(const EntryMap& map, uint32_t experts,
+                                                 uint32_t nth) {
+  if (map.offsets == nullptr) return nth;
+  for (uint32_t base = 0; base < experts; base += 32) {
+    const uint32_t e = base + threadIdx.x % 32;
+    const bool has_rows = e < experts && map.begin(e) < map.end(e);
+    uint32_t mask = __ballot_sync(0xffffffffu, has_rows);
+    const uint32_t count = __popc(mask);
+    if (nth < count) {
+      for (; nth > 0; --nth) mask &= mask - 1;
+      return base + __ffs(mask) - 1;
+    }
+    nth -= count;
+  }
+  return experts;
+}
+
 template <class P>
 struct SkinnyMemory {
   uint8_t* stages;
@@ -174,13 +193,16 @@ class SkinnyProducer {
         CopyAsync16(to + c * P::kRows * 128, x.q + row_q_[i] + (present ? k : 0), present ? 16 : 0);
       }
     }
-    const uint32_t scales = SharedAddress(memory_.scales(stage));
+    if constexpr (P::kScaleCount > 0) {
+      const uint32_t scales = SharedAddress(memory_.scales(stage));
 #pragma unroll
-    for (uint32_t at = lane_; at < P::kScaleCount; at += 32) {
-      if (lane_ % P::kRows >= count) continue;
-      const uint32_t group = first * C::kScalesPerChunk + at / P::kRows;
-      const bool present = group < x.groups;
-      CopyAsync4(scales + at * 4, x.scales + row_scales_ + (present ? group : 0), present ? 4 : 0);
+      for (uint32_t at = lane_; at < P::kScaleCount; at += 32) {
+        if (lane_ % P::kRows >= count) continue;
+        const uint32_t group = first * C::kScalesPerChunk + at / P::kRows;
+        const bool present = group < x.groups;
+        CopyAsync4(scales + at * 4, x.scales + row_scales_ + (present ? group : 0),
+                   present ? 4 : 0);
+      }
     }
     ArriveWhenCopied(&memory_.full[stage]);
   }

@@ -15,6 +15,7 @@
 #include "cli/model_settings.h"
 #include "cli/setting_table.h"
 #include "cli/terminal.h"
+#include "kernels/cuda_library.h"
 #include "kernels/exec_context.h"
 #include "rpc/channel.h"
 
@@ -82,6 +83,26 @@ Check CheckPort(const std::string& listen) {
   return {Verdict::kNote, "port", std::string(server.status().message())};
 }
 
+Check CheckCuda() {
+  const auto api = OpenCudaApi();
+  if (!api.ok()) {
+    // Without a plugin or a device everything works, on the CPU.
+    return {Verdict::kNote, "cuda", absl::StrCat("not used: ", api.status().message())};
+  }
+  int count = 0;
+  cuda::DeviceProperties device{};
+  uint64_t free_bytes = 0;
+  int error = (*api)->device_count(&count);
+  if (error == 0) error = (*api)->device_properties(0, &device);
+  if (error == 0) error = (*api)->memory_free(&free_bytes);
+  if (error != 0) {
+    return {Verdict::kProblem, "cuda", absl::StrCat("not used: ", (*api)->error_text(error))};
+  }
+  return {Verdict::kOk, "cuda",
+          absl::StrCat(count, count == 1 ? " device: " : " devices, the first: ", device.name, ", ",
+                       GiB(device.memory_bytes), ", ", GiB(free_bytes), " unused now")};
+}
+
 Check CheckLibrary(const std::string& name, const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     void* handle = dlopen(file.c_str(), RTLD_LAZY | RTLD_LOCAL);
@@ -107,7 +128,7 @@ absl::Status Run(const Settings& settings) {
                                CheckOpenFiles(),
                                CheckPort(settings.String("listen")),
                                CheckEmbeddedModel(),
-                               CheckLibrary("cuda", {"libcuda.so.1"}),
+                               CheckCuda(),
                                CheckLibrary("nccl", {"libnccl.so.2"})};
   int problems = 0;
   for (const Check& check : checks) {

@@ -51,6 +51,16 @@ absl::StatusOr<const cuda::CudaApi*> Open() {
                                                error != 0 ? ": " : "",
                                                error != 0 ? api->error_text(error) : ""));
   }
+  cuda::DeviceProperties device{};
+  if (const int failed = api->device_properties(0, &device); failed != 0) {
+    return absl::UnavailableError(absl::StrCat(path, ": ", api->error_text(failed)));
+  }
+  // The kernels are built for Hopper's own instructions, which no other generation has.
+  if (device.compute_major != 9 || device.compute_minor != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(device.name, " has compute capability ", device.compute_major, ".",
+                     device.compute_minor, ", the kernels need 9.0 (H100, H200)"));
+  }
   return api;
 }
 

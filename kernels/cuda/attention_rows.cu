@@ -9,7 +9,6 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/launch_early.cuh"
 
 namespace octet::cuda {
 namespace {
@@ -281,8 +280,6 @@ __global__ void __launch_bounds__(kThreads, kHeads == 8 ? 2 : 3)
     RowKernel(const __grid_constant__ AttentionCall call, const __grid_constant__ RowPlan plan) {
   extern __shared__ __align__(128) uint8_t memory[];
   auto* shared = reinterpret_cast<Shared<kDim, kHeads>*>(memory);
-  GridWait();
-  GridTrigger();
   const uint32_t parts = (call.group + kHeads - 1) / kHeads;  // of a group of heads
   const uint32_t per_line = parts * call.cache.kv_heads;
   const uint32_t line = blockIdx.x / per_line;
@@ -367,8 +364,6 @@ __global__ void __launch_bounds__(kDim)
   __shared__ float4 factors[kDim];  // a, b, sum
   __shared__ float of_warps[kDim / 32];
   __shared__ float carried;
-  GridWait();
-  GridTrigger();
   const uint32_t line = blockIdx.x / call.heads;
   const uint32_t head = blockIdx.x % call.heads;
   const Target target = TargetOfLine(call.rows, plan.lines_per_sequence, line);
@@ -414,11 +409,16 @@ template <typename Element, int kDim, int kHeads>
 int Launch(cudaStream_t stream, const AttentionCall& call, const RowPlan& plan) {
   constexpr int kBytes = sizeof(Shared<kDim, kHeads>);
   const auto kernel = RowKernel<Element, kDim, kHeads>;
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      error != cudaSuccess) {
+    return error;
+  }
   const dim3 grid(plan.lines * call.cache.kv_heads * CeilDiv(call.group, kHeads), plan.splits);
-  const int error = LaunchEarly(kernel, grid, kThreads, kBytes, stream, true, call, plan);
-  if (error != 0 || plan.splits == 1) return error;
-  return LaunchEarly(FoldKernel<kDim>, dim3(plan.lines * call.heads), kDim, 0, stream, true, call,
-                     plan);
+  kernel<<<grid, kThreads, kBytes, stream>>>(call, plan);
+  if (const int error = LaunchError(); error != 0 || plan.splits == 1) return error;
+  FoldKernel<kDim><<<plan.lines * call.heads, kDim, 0, stream>>>(call, plan);
+  return LaunchError();
 }
 
 template <typename Element, int kDim>

@@ -24,7 +24,6 @@ QuantRows RowsFor(const WeightFormat& format, size_t k, const int8_t* q, const f
 SkinnyCall MakeSkinny(cudaStream_t stream, const Matrix& m, uint32_t experts, const EntryMap& map,
                       uint32_t rows_max, uint32_t entries_max, const QuantRows& x, bool early) {
   SkinnyShape shape;
-  shape.experts = experts;
   shape.layout = MakeTiledLayout(m.format, m.k);
   shape.n = static_cast<uint32_t>(m.n);
   shape.panels = CeilDiv(m.n, kTileOutputs);

@@ -283,8 +283,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
     SkinnyProductKernel(SkinnyTargets w, SkinnyShape shape, EntryMap map, QuantRows x) {
   extern __shared__ __align__(128) uint8_t dynamic[];
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  SkinnyBlock block{ActiveExpert(map, shape.experts, blockIdx.y), blockIdx.x * P::kWarps, 0, 0};
-  if (block.expert >= shape.experts) return;
+  SkinnyBlock block{blockIdx.y, blockIdx.x * P::kWarps, 0, 0};
   const uint32_t matrix = w.count > 1 ? block.expert : 0;
   shape.n = w.n[matrix];
   shape.panels = (shape.n + 15) / 16;
@@ -379,8 +378,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
   const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   // Which rows an expert has may come from the launch before.
   GridWait();
-  SkinnyBlock block{ActiveExpert(map, shape.experts, blockIdx.y), blockIdx.x * P::kWarps, 0, 0};
-  if (block.expert >= shape.experts) return;
+  SkinnyBlock block{blockIdx.y, blockIdx.x * P::kWarps, 0, 0};
   block.first_entry = map.begin(block.expert) + blockIdx.z * P::kRows;
   const uint32_t end = map.end(block.expert);
   if (block.first_entry >= end) return;
@@ -429,20 +427,9 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
 
 // ---- Launches ----
 
-// Experts that can have rows, as far as the host knows.
-inline uint32_t ActiveMax(const SkinnyCall& c) {
-  return c.experts < c.entries_max ? c.experts : c.entries_max;
-}
-
-// Blocks along y: experts with rows, or all matrices of a product without them.
-inline uint32_t GridExperts(const SkinnyCall& c) {
-  return c.map.offsets != nullptr ? ActiveMax(c) : c.experts;
-}
-
 template <class P>
 int LaunchProduct(const SkinnyCall& c, const SkinnyTargets& w) {
-  const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), GridExperts(c),
-                  CeilDiv(c.rows_max, P::kRows));
+  const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
   return LaunchEarly(SkinnyProductKernel<P>, grid, P::kThreads, P::kShared, c.stream, c.early, w,
                      c.shape, c.map, c.x);
 }
@@ -451,10 +438,14 @@ template <class P>
 int LaunchGateUp(const SkinnyCall& c, const MatrixSet& gate, const MatrixSet& up,
                  const MiddleOut& out) {
   static_assert(P::kStages * P::kStageBytes >= P::kRows * kMiddleStride * 4);
-  const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), GridExperts(c),
-                  CeilDiv(c.rows_max, P::kRows));
+  const dim3 grid(CeilDiv(c.shape.panels, P::kWarps), c.experts, CeilDiv(c.rows_max, P::kRows));
   return LaunchEarly(SkinnyGateUpKernel<P>, grid, P::kThreads, P::kShared, c.stream, c.early, gate,
                      up, c.shape, c.map, c.x, out);
+}
+
+// Experts that can have rows, as far as the host knows.
+inline uint32_t ActiveMax(const SkinnyCall& c) {
+  return c.experts < c.entries_max ? c.experts : c.entries_max;
 }
 
 template <class C>

@@ -7,7 +7,6 @@
 namespace octet::cuda {
 
 struct SkinnyShape {
-  uint32_t experts;
   uint32_t n;
   uint32_t panels;
   uint32_t chunks;

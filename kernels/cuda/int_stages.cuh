@@ -79,25 +79,6 @@ struct SkinnyBlock {
   uint32_t count;
 };
 
-// The nth expert that has rows; `experts` where there are fewer. By whole warps. Without offsets
-// the nth matrix.
-__device__ __forceinline__ uint32_t ActiveExpert(const EntryMap& map, uint32_t experts,
-                                                 uint32_t nth) {
-  if (map.offsets == nullptr) return nth;
-  for (uint32_t base = 0; base < experts; base += 32) {
-    const uint32_t e = base + threadIdx.x % 32;
-    const bool has_rows = e < experts && map.begin(e) < map.end(e);
-    uint32_t mask = __ballot_sync(0xffffffffu, has_rows);
-    const uint32_t count = __popc(mask);
-    if (nth < count) {
-      for (; nth > 0; --nth) mask &= mask - 1;
-      return base + __ffs(mask) - 1;
-    }
-    nth -= count;
-  }
-  return experts;
-}
-
 template <class P>
 struct SkinnyMemory {
   uint8_t* stages;

@@ -210,6 +210,7 @@ __device__ __forceinline__ void WideChunk(uint32_t stage, uint32_t slot, uint32_
       WideMma(dot, a[s], rows + 2 * (g * C::kStepsPerGroup + s));
     }
     WideCommit();
+    // Fetched while the products run.
     const typename C::GroupScales scales(panel + C::kValueBytes + lane / 4 * (C::kW4x ? 1 : 2), g);
     uint2 pair[8] = {};
     if constexpr (!C::kW4x) {
@@ -262,14 +263,9 @@ __device__ void WriteProduct(const WideCall& call, const WideItem& item, const W
   }
 }
 
-// The warpgroups of gate among themselves.
+// All warpgroups that multiply, and the two of gate.
+__device__ __forceinline__ void ConsumerBarrier() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
 __device__ __forceinline__ void GateBarrier() { asm volatile("bar.sync 2, 256;" ::: "memory"); }
-// Up's results lie in shared memory: those of up say so, those of gate wait for it.
-__device__ __forceinline__ void SayUpReady() { asm volatile("bar.arrive 1, 512;" ::: "memory"); }
-__device__ __forceinline__ void AwaitUpReady() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
-// They are read: the other way round. So up goes on with the next tile while gate finishes this.
-__device__ __forceinline__ void SayUpRead() { asm volatile("bar.arrive 3, 512;" ::: "memory"); }
-__device__ __forceinline__ void AwaitUpRead() { asm volatile("bar.sync 3, 512;" ::: "memory"); }
 
 // Codes and scales of a tile's 128 middle outputs, by the two warpgroups of gate, into chunk
 // `output_tile` of the middle's image. `first` is this thread's first output within the tile.
@@ -325,41 +321,38 @@ __device__ void WriteMiddle(const WideCall& call, const WideItem& item, const Wi
                             WideEpilogue* shared) {
   const uint32_t lane = threadIdx.x % 32, slot = threadIdx.x / 32 - 4;
   const uint32_t pair = slot / 8, within = slot % 4 * 16 + lane / 4;  // output of the pair's 64
-  if (slot / 4 % 2 == 1) {
-    AwaitUpRead();
+  const bool gate = slot / 4 % 2 == 0;
+  if (!gate) {
 #pragma unroll
     for (int n = 0; n < kWideSums; ++n) {
       shared->up[pair][within + n / 2 % 2 * 8][n / 4 * 8 + lane % 4 * 2 + n % 2] =
           WideResult<C>(call, item, acc, n);
     }
-    SayUpReady();
-    return;
   }
-  AwaitUpReady();
-  const uint32_t first = pair * 64 + within;
-  float h[kWideSums];
+  ConsumerBarrier();
+  if (gate) {
+    const uint32_t first = pair * 64 + within;
+    float h[kWideSums];
 #pragma unroll
-  for (int n = 0; n < kWideSums; ++n) {
-    h[n] = shared->up[pair][within + n / 2 % 2 * 8][n / 4 * 8 + lane % 4 * 2 + n % 2];
-  }
-  SayUpRead();
-#pragma unroll
-  for (int n = 0; n < kWideSums; ++n) {
-    const uint32_t row = n / 4 * 8 + lane % 4 * 2 + n % 2;
-    const uint32_t output = item.output_tile * 128 + first + n / 2 % 2 * 8;
-    h[n] = output < call.shape.n ? SiluMul(WideResult<C>(call, item, acc, n), h[n]) : 0.0f;
-    if (call.middle_image == nullptr && row < item.entries && output < call.shape.n) {
-      call.y[(item.first_entry + row) * call.y_stride + output] = h[n];
+    for (int n = 0; n < kWideSums; ++n) {
+      const uint32_t row = n / 4 * 8 + lane % 4 * 2 + n % 2;
+      const uint32_t output = item.output_tile * 128 + first + n / 2 % 2 * 8;
+      const float up = shared->up[pair][within + n / 2 % 2 * 8][row];
+      h[n] = output < call.shape.n ? SiluMul(WideResult<C>(call, item, acc, n), up) : 0.0f;
+      if (call.middle_image == nullptr && row < item.entries && output < call.shape.n) {
+        call.y[(item.first_entry + row) * call.y_stride + output] = h[n];
+      }
     }
+    if (call.middle_image != nullptr) QuantizeMiddle(call, item, first, h, shared);
   }
-  if (call.middle_image != nullptr) QuantizeMiddle(call, item, first, h, shared);
+  // Before any warpgroup of up writes its next results.
+  ConsumerBarrier();
 }
 
 template <class C>
 __device__ void WideConsumer(const WideCall& call, const uint8_t* stages, WideEpilogue* shared) {
   using Plan = WidePlan<C>;
   const uint32_t slot = WarpSlot(call.shape.gate_up, threadIdx.x / 32 - 4);
-  if (call.shape.gate_up && slot < 8) SayUpRead();  // there is room for the first results
   uint32_t stage = 0, parity = 0;
   WideItem item;
   for (uint32_t i = blockIdx.x;

@@ -4,14 +4,13 @@
 
 #include <cstddef>
 
-#include "kernels/cuda/grid_order.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace octet::cuda {
 
 // Launches `kernel` with `shared` bytes of dynamic shared memory. With `early` it may begin once
 // every block of the launch ahead has called GridTrigger; what that one writes is there after
-// GridWait. Without, both calls in the kernel do nothing.
+// GridWait (pipeline.cuh). Without, both calls in the kernel do nothing.
 template <typename... Params, typename... Args>
 int LaunchEarly(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared,
                 cudaStream_t stream, bool early, Args... args) {

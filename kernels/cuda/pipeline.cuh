@@ -1,10 +1,8 @@
-// Barriers and bulk copies of a block's copying warp.
+// Barriers and bulk copies of a block's copying warp, and the order of launches that overlap.
 #ifndef OCTET_KERNELS_CUDA_PIPELINE_CUH_
 #define OCTET_KERNELS_CUDA_PIPELINE_CUH_
 
 #include <cstdint>
-
-#include "kernels/cuda/grid_order.cuh"
 
 namespace octet::cuda {
 
@@ -41,6 +39,13 @@ __device__ __forceinline__ void CopyBulk(void* to, const void* from, uint32_t by
           "r"(SharedAddress(to)),
       "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
       : "memory");
+}
+
+// A launch that may start before the one ahead of it has ended must not read that one's results
+// before GridWait. GridTrigger lets the next one start.
+__device__ __forceinline__ void GridWait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ __forceinline__ void GridTrigger() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 }  // namespace octet::cuda

@@ -4,7 +4,6 @@
 #include <limits>
 
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/launch_early.cuh"
 #include "kernels/cuda/row_kernels.h"
 #include "kernels/cuda/row_math.cuh"
 
@@ -320,8 +319,6 @@ __device__ __forceinline__ float4 LoadRow4(const QuantizeShape& s, const float* 
 // Groups of 4 * kLanes values, each of kLanes neighbours of a warp.
 template <int kLanes>
 __global__ void QuantizeShort(const float* x, QuantizeShape s, int8_t* q, float* scales) {
-  GridWait();
-  GridTrigger();
   const size_t row = blockIdx.x;
   const uint32_t i = (blockIdx.y * kThreads + threadIdx.x) * 4;
   const float4 v = LoadRow4(s, x + row * s.stride, i);
@@ -341,8 +338,6 @@ __global__ void QuantizeShort(const float* x, QuantizeShape s, int8_t* q, float*
 // Any group: a block each, which holds what it can of it in registers.
 __global__ void __launch_bounds__(kRowThreads)
     QuantizeLong(const float* x, QuantizeShape s, int8_t* q, float* scales) {
-  GridWait();
-  GridTrigger();
   constexpr int kHeld = 4;
   __shared__ uint32_t warp_bits[kRowThreads / 32];
   const size_t row = blockIdx.x;
@@ -398,8 +393,8 @@ int QuantizeRows(Stream stream, const float* x, size_t rows, size_t k, size_t st
   const bool is_long = kernel == QuantizeLong;
   const dim3 grid(
       rows_u, is_long ? static_cast<unsigned>(padded_k / group) : CeilDiv(padded_k, 4 * kThreads));
-  return LaunchEarly(kernel, grid, is_long ? kRowThreads : kThreads, 0, StreamOf(stream), true, x,
-                     shape, q, scales);
+  kernel<<<grid, is_long ? kRowThreads : kThreads, 0, StreamOf(stream)>>>(x, shape, q, scales);
+  return LaunchError();
 }
 
 void AddRowKernels(CudaApi* api) {

@@ -19,7 +19,7 @@ absl::Status CheckModel(const WorkerModel& model) {
     return absl::UnimplementedError(
         absl::StrCat("layer ", layer, " of model ", model.name,
                      " has float experts, which a CUDA device does not compute with the host's "
-                     "bits; integer ones it does (octet pack --experts int4g128)"));
+                     "bits; integer ones it does (octet pack --experts int4)"));
   }
   return absl::OkStatus();
 }

@@ -77,7 +77,7 @@ absl::Status CudaExperts::Supports(const ExpertWeights& weights) {
       return absl::UnimplementedError(absl::StrCat(
           "experts in ", WeightFormatName(w->format),
           " are not computed on a CUDA device, whose bits would differ from the host's; integer "
-          "formats are (octet pack --experts int4g128)"));
+          "formats are (octet pack --experts int4)"));
     }
   }
   return absl::OkStatus();

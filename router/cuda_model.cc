@@ -65,7 +65,7 @@ absl::Status UploadExperts(Uploader& uploader, absl::Span<const MappedExpert> ex
           "layer ", layer, ": experts in ", WeightFormatName(w.gate.format), " and ",
           WeightFormatName(w.down.format),
           "; a CUDA device computes integer ones with the host's bits (octet pack --experts "
-          "int4g128)"));
+          "int4)"));
     }
     cuda::ExpertMatrices matrices;
     OCTET_RETURN_IF_ERROR(uploader.Copy(w.gate, &matrices.gate));

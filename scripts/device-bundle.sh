@@ -20,4 +20,5 @@ strip --strip-unneeded "$to"/bin/* "$to"/lib/*.so
 ldd "${programs[@]}" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
   grep -v -E '/(libc|libm|libgcc_s|libstdc\+\+|libpthread|libdl|librt|ld-linux[^/]*)\.so' |
   xargs -r cp -L -t "$to/lib"
+pwd >"$to/source" # where router_cuda_transformer_test looks for its models
 du -sh "$to"

@@ -8,9 +8,15 @@ octet=$1
 model=${2:-models/tiny}
 work=$(mktemp -d)
 pids=()
+# shellcheck disable=SC2317 # the trap calls it
 stop() {
-  kill "${pids[@]}" 2>/dev/null
-  wait 2>/dev/null
+  if [ ${#pids[@]} -gt 0 ]; then
+    kill "${pids[@]}" 2>/dev/null
+    (sleep 20 && kill -9 "${pids[@]}") >/dev/null 2>&1 &
+    local last_word=$!
+    wait "${pids[@]}" 2>/dev/null
+    kill "$last_word"
+  fi
   rm -rf "$work"
 }
 trap stop EXIT
@@ -22,7 +28,8 @@ answer() {
   local file=$1
   shift
   for prompt in "${prompts[@]}"; do
-    "$octet" generate --prompt "$prompt" --max-tokens 96 --log-level error "$@" || echo "FAILED"
+    timeout 120 "$octet" generate --prompt "$prompt" --max-tokens 96 --log-level error "$@" ||
+      echo "FAILED"
   done >"$file" 2>"$file.err"
 }
 # compare NAME FILE
@@ -45,7 +52,7 @@ background() {
 }
 await() {
   for _ in $(seq 600); do
-    grep -q "$2" "$work/$1.log" 2>/dev/null && return 0
+    grep -qF "$2" "$work/$1.log" 2>/dev/null && return 0
     sleep 0.1
   done
   echo "FAILED: $1 did not say '$2'"
@@ -53,7 +60,23 @@ await() {
   exit 1
 }
 
+# ready ADDRESS: waits until the router there answers, so that it has a placement.
+ready() {
+  for _ in $(seq 60); do
+    timeout 20 "$octet" generate --server "$1" --attempts 1 --timeout-ms 10000 --max-tokens 1 \
+      --prompt a --log-level error >/dev/null 2>&1 && return 0
+    sleep 0.5
+  done
+  echo "FAILED: the router at $1 does not answer"
+  exit 1
+}
+
 answer "$work/cpu" --model "$model" --device cpu
+if grep -q FAILED "$work/cpu"; then
+  echo "FAILED: no answer on the CPU alone"
+  tail -3 "$work/cpu.err"
+  exit 1
+fi
 answer "$work/gpu" --model "$model" --device cuda
 compare "router and experts on the GPU, one process" "$work/gpu"
 
@@ -61,13 +84,14 @@ background coordinator coordinator --listen 127.0.0.1:7510 --expected-workers 2 
 background gpu worker --model "$model" --listen 127.0.0.1:7512 --coordinator 127.0.0.1:7510 --device cuda
 gpu_pid=${pids[-1]}
 background cpu worker --model "$model" --listen 127.0.0.1:7513 --coordinator 127.0.0.1:7510 --device cpu
-await gpu "serving"
-await cpu "serving"
+await gpu "] serving"
+await cpu "] serving"
 background router router --model "$model" --listen 127.0.0.1:7511 --coordinator 127.0.0.1:7510 --device cpu
 background gpurouter router --model "$model" --listen 127.0.0.1:7514 --coordinator 127.0.0.1:7510 --device cuda
 await router "listening on"
 await gpurouter "listening on"
-sleep 2 # the routers' first placement
+ready 127.0.0.1:7511
+ready 127.0.0.1:7514
 grep -h "listening on" "$work"/*.log | sed 's/.*listening on/listening on/'
 answer "$work/mixed" --server 127.0.0.1:7511
 compare "router on the CPU, experts on GPU and CPU" "$work/mixed"

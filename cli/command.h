@@ -19,6 +19,7 @@ inline constexpr int kExitUsage = 2;        // a flag, setting or request that i
 inline constexpr int kExitUnavailable = 3;  // no answer, port in use, out of time
 inline constexpr int kExitBadModel = 4;     // model missing, damaged or not supported
 inline constexpr int kExitInterrupted = 130;
+inline constexpr int kExitDeviceFailed = 70;  // a role whose GPU failed for good
 
 struct Command {
   std::string name;

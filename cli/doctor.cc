@@ -89,6 +89,8 @@ Check CheckCuda() {
     // Without a plugin or a device everything works, on the CPU.
     return {Verdict::kNote, "cuda", absl::StrCat("not used: ", api.status().message())};
   }
+  const absl::Status usable = CheckCudaDevice(**api, 0);
+  if (!usable.ok()) return {Verdict::kNote, "cuda", absl::StrCat("not used: ", usable.message())};
   int count = 0;
   cuda::DeviceProperties device{};
   uint64_t free_bytes = 0;

@@ -1,5 +1,6 @@
 #include "cli/plan_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <system_error>
@@ -128,6 +129,7 @@ absl::StatusOr<PlanModel> MakePlanModel(const ModelConfig& config, const PlanFor
   m.config = config;
   m.expert_format = formats.experts;
   m.attention_format = formats.attention;
+  m.head_format = formats.head;
   m.attention_layer_bytes = PackedBytes(attention, query, hidden) +
                             2 * PackedBytes(attention, kv, hidden) +
                             PackedBytes(attention, hidden, query);
@@ -164,7 +166,7 @@ absl::StatusOr<PlanLink> LinkFromName(const std::string& name, double latency_us
   return PlanLink{absl::StrCat(gigabytes_per_s, " GB/s"), gigabytes_per_s * 1e9, latency_us * 1e-6};
 }
 
-absl::StatusOr<double> EstimatedTokensPerS(const MeasuredStep& step) {
+absl::StatusOr<GpuPlan> PlanMeasured(uint32_t sequences, uint32_t prompt, bool same_experts) {
   PlanFormats formats;
   formats.experts = "int4g128";
   formats.attention = "int4g128";
@@ -173,10 +175,11 @@ absl::StatusOr<double> EstimatedTokensPerS(const MeasuredStep& step) {
   OCTET_ASSIGN_OR_RETURN(input.model, MakePlanModel(*PresetShape("8x7b"), formats));
   OCTET_ASSIGN_OR_RETURN(input.gpu, GpuRatesFromName("h200"));
   OCTET_ASSIGN_OR_RETURN(input.link, LinkFromName("nvlink", -1));
-  input.sequences = step.sequences;
-  input.context = kMeasuredStepContext;
-  OCTET_ASSIGN_OR_RETURN(const GpuPlan plan, PlanGpus(input));
-  return plan.tokens_per_s;
+  input.sequences = sequences;
+  input.context = std::max(prompt, kMeasuredStepContext);
+  input.prompt = prompt;
+  input.same_experts = same_experts;
+  return PlanGpus(input);
 }
 
 }  // namespace octet

@@ -33,8 +33,10 @@ absl::StatusOr<PlanModel> MakePlanModel(const ModelConfig& config, const PlanFor
 // latency_us < 0: the name's. INVALID_ARGUMENT names the setting and what is allowed.
 absl::StatusOr<PlanLink> LinkFromName(const std::string& name, double latency_us);
 
-// What the estimate says about the step of MeasuredSteps() with so many sequences.
-absl::StatusOr<double> EstimatedTokensPerS(const MeasuredStep& step);
+// What the estimate says about the model of MeasuredSteps() on one GPU: its decode step, and the
+// first token of a prompt of `prompt`. `same_experts`: as measured, else with rows that choose by
+// themselves.
+absl::StatusOr<GpuPlan> PlanMeasured(uint32_t sequences, uint32_t prompt, bool same_experts);
 
 }  // namespace octet
 

@@ -100,10 +100,28 @@ TEST(PlanLink, NamesAndNumbers) {
 
 TEST(PlanEstimate, WholeStepsOfOneGpuAreWithinAQuarterOfTheMeasured) {
   for (const MeasuredStep& step : MeasuredSteps()) {
-    const auto estimated = EstimatedTokensPerS(step);
+    const auto estimated = PlanMeasured(step.sequences, 1, /*same_experts=*/true);
     ASSERT_TRUE(estimated.ok()) << estimated.status();
-    EXPECT_NEAR(*estimated / step.tokens_per_s, 1, 0.25) << step.sequences << " sequences";
+    EXPECT_NEAR(estimated->tokens_per_s / step.tokens_per_s, 1, 0.25)
+        << step.sequences << " sequences";
   }
+}
+
+TEST(PlanEstimate, FirstTokensAreWithinAThirdOfTheMeasured) {
+  for (const MeasuredPrompt& prompt : MeasuredPrompts()) {
+    const auto estimated = PlanMeasured(1, prompt.tokens, /*same_experts=*/true);
+    ASSERT_TRUE(estimated.ok()) << estimated.status();
+    EXPECT_NEAR(estimated->first_token.total() / prompt.seconds, 1, 0.35) << prompt.tokens;
+  }
+}
+
+TEST(PlanEstimate, RowsThatChooseByThemselvesNeedMoreExperts) {
+  const auto same = PlanMeasured(16, 1, true), own = PlanMeasured(16, 1, false);
+  ASSERT_TRUE(same.ok() && own.ok());
+  EXPECT_DOUBLE_EQ(same->active_experts, 2);
+  EXPECT_GT(own->active_experts, 7.9);
+  EXPECT_LT(own->tokens_per_s, same->tokens_per_s);
+  EXPECT_DOUBLE_EQ(PlanMeasured(1, 1, true)->tokens_per_s, PlanMeasured(1, 1, false)->tokens_per_s);
 }
 
 }  // namespace

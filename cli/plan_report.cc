@@ -41,19 +41,6 @@ std::string Header(const PlanReport& report) {
       ", replication ", in.replication, "\n");
 }
 
-// What stands in for figures that nobody measured.
-std::string StandIns(const PlanReport& report) {
-  const PlanModel& model = report.input.model;
-  std::string text;
-  for (const FormatRates& format : report.input.gpu.formats) {
-    const bool used = format.name == model.expert_format || format.name == model.attention_format;
-    if (!used || format.rows_measured) continue;
-    absl::StrAppend(&text, format.name, ": with more than ", kFreeRows,
-                    " rows for a matrix int4g128's rates stand in (not measured)\n");
-  }
-  return text;
-}
-
 std::string GpuTable(const PlanReport& report) {
   const GpuPlan& plan = report.plan;
   std::string text = absl::StrCat(
@@ -96,16 +83,50 @@ std::string Estimate(const PlanReport& report) {
 }
 
 std::string Checks(const PlanReport& report) {
-  std::string text = absl::StrCat("\nthe same estimate for 8x7b int4g128 on one h200, ",
-                                  kMeasuredStepContext, " positions\n");
-  for (const PlanCheck& check : report.checks) {
+  std::string text = absl::StrCat(
+      "\nthe same estimate for 8x7b int4g128 on one h200, ", kMeasuredStepContext,
+      " positions, beside what was measured; in that model all rows of a step choose the same ",
+      "experts\n");
+  for (const PlanStepCheck& check : report.step_checks) {
     const double ratio = check.estimated_tokens_per_s / check.step.tokens_per_s;
-    absl::StrAppendFormat(&text, "%3d sequences: %.0f tokens/s, %s %.0f (%+.0f %%)\n",
+    absl::StrAppendFormat(&text, "%3d sequences: %.0f tokens/s, measured %.0f (%+.0f %%)",
                           check.step.sequences, check.estimated_tokens_per_s,
-                          check.step.measured ? "measured" : "expected, not measured,",
                           check.step.tokens_per_s, 100 * (ratio - 1));
+    if (check.step.sequences > 1) {
+      absl::StrAppendFormat(&text, "; where each row chooses by itself %.0f (not measured)",
+                            check.own_experts_tokens_per_s);
+    }
+    absl::StrAppend(&text, "\n");
+  }
+  for (const PlanPromptCheck& check : report.prompt_checks) {
+    absl::StrAppendFormat(&text, "prompt of %d: %.1f ms, measured %.1f (%+.0f %%)\n",
+                          check.prompt.tokens, check.estimated_seconds * 1e3,
+                          check.prompt.seconds * 1e3,
+                          100 * (check.estimated_seconds / check.prompt.seconds - 1));
   }
   return text;
+}
+
+// What Checks says.
+json StepChecksJson(const PlanReport& report) {
+  json checks = json::array();
+  for (const PlanStepCheck& check : report.step_checks) {
+    checks.push_back({{"sequences", check.step.sequences},
+                      {"measured_tokens_per_s", check.step.tokens_per_s},
+                      {"estimated_tokens_per_s", check.estimated_tokens_per_s},
+                      {"own_experts_tokens_per_s", check.own_experts_tokens_per_s}});
+  }
+  return checks;
+}
+
+json PromptChecksJson(const PlanReport& report) {
+  json checks = json::array();
+  for (const PlanPromptCheck& check : report.prompt_checks) {
+    checks.push_back({{"tokens", check.prompt.tokens},
+                      {"measured_seconds", check.prompt.seconds},
+                      {"estimated_seconds", check.estimated_seconds}});
+  }
+  return checks;
 }
 
 json EstimateJson(const StepEstimate& estimate) {
@@ -135,21 +156,14 @@ json GpuJson(const GpuUse& gpu) {
 }  // namespace
 
 std::string PlanText(const PlanReport& report) {
-  return absl::StrCat(Header(report), StandIns(report), GpuTable(report), Estimate(report),
-                      Checks(report));
+  return absl::StrCat(Header(report), GpuTable(report), Estimate(report), Checks(report));
 }
 
 std::string PlanJson(const PlanReport& report) {
   const PlanInput& in = report.input;
   const GpuPlan& plan = report.plan;
-  json gpus = json::array(), checks = json::array();
+  json gpus = json::array();
   for (const GpuUse& gpu : plan.gpus) gpus.push_back(GpuJson(gpu));
-  for (const PlanCheck& check : report.checks) {
-    checks.push_back({{"sequences", check.step.sequences},
-                      {"measured", check.step.measured},
-                      {"reference_tokens_per_s", check.step.tokens_per_s},
-                      {"estimated_tokens_per_s", check.estimated_tokens_per_s}});
-  }
   const json document = {
       {"model", report.model},
       {"experts", in.model.expert_format},
@@ -171,7 +185,8 @@ std::string PlanJson(const PlanReport& report) {
       {"decode", EstimateJson(plan.decode)},
       {"tokens_per_s", plan.tokens_per_s},
       {"first_token", EstimateJson(plan.first_token)},
-      {"checks", checks}};
+      {"step_checks", StepChecksJson(report)},
+      {"prompt_checks", PromptChecksJson(report)}};
   // A path need not be UTF-8.
   return document.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }

@@ -9,17 +9,23 @@
 
 namespace octet {
 
-// A step of MeasuredSteps() beside its estimate.
-struct PlanCheck {
+// Of the model of MeasuredSteps(), beside what was measured.
+struct PlanStepCheck {
   MeasuredStep step;
   double estimated_tokens_per_s = 0;
+  double own_experts_tokens_per_s = 0;  // the estimate for rows that choose by themselves
+};
+struct PlanPromptCheck {
+  MeasuredPrompt prompt;
+  double estimated_seconds = 0;
 };
 
 struct PlanReport {
   std::string model;  // as it was named
   PlanInput input;
   GpuPlan plan;
-  std::vector<PlanCheck> checks;
+  std::vector<PlanStepCheck> step_checks;
+  std::vector<PlanPromptCheck> prompt_checks;
 };
 
 std::string PlanText(const PlanReport& report);

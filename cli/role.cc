@@ -4,6 +4,9 @@
 
 #include <random>
 
+#include "cli/command.h"
+#include "core/log.h"
+
 namespace octet {
 
 RoleStop::RoleStop()
@@ -16,6 +19,11 @@ RoleStop::RoleStop()
 void RoleStop::Wait() {
   MutexLock lock(mu_);
   while (!stop_) changed_.Wait(mu_);
+}
+
+void EndOnDeviceFailure(const absl::Status& status) {
+  LogError("the device failed, the process ends: ", status.message());
+  _exit(kExitDeviceFailed);
 }
 
 uint64_t RandomId() {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
 #include "cli/settings.h"
 #include "cli/stop_signals.h"
 #include "core/mutex.h"
@@ -23,6 +24,10 @@ class RoleStop {
   bool stop_ OCTET_GUARDED_BY(mu_) = false;
   StopSignals signals_;  // last: its thread uses the members above
 };
+
+// For a role whose device failed: says so and ends the process at once. Its peers see the broken
+// connections, others take its work over, and whoever runs it starts it anew.
+void EndOnDeviceFailure(const absl::Status& status);
 
 // Random number of this process, so that a restart at the same address is noticed.
 uint64_t RandomId();

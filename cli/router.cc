@@ -26,6 +26,7 @@ absl::Status Run(const Settings& settings) {
   options.zone = settings.String("zone");
   options.host = HostName(settings);
   OCTET_ASSIGN_OR_RETURN(options.engine, EngineOptionsFrom(settings));
+  options.engine.on_device_failed = EndOnDeviceFailure;
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
   if (options.transport == TransportKind::kNccl) {

@@ -11,9 +11,11 @@
 #include "cli/role.h"
 #include "cli/setting_table.h"
 #include "core/clock.h"
+#include "core/limits.h"
 #include "core/log.h"
 #include "core/status_macros.h"
 #include "expert_worker/cuda_worker.h"
+#include "expert_worker/locked_experts.h"
 #include "expert_worker/worker_model.h"
 #include "expert_worker/worker_server.h"
 #include "transport/nccl/open_device.h"
@@ -52,8 +54,18 @@ absl::Status Run(const Settings& settings) {
   OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
   const SystemClock clock;
   WorkerModel model = PackageWorkerModel(package, options.threads);
-  OCTET_ASSIGN_OR_RETURN(options.cuda, OpenComputeDevice(settings.String("device"), model));
-  if (options.cuda != nullptr) model = CudaWorkerModel(std::move(model), options.cuda);
+  if (settings.Bool("lock-memory")) model = LockedWorkerModel(std::move(model));
+  OCTET_ASSIGN_OR_RETURN(options.cuda,
+                         OpenComputeDevice(settings.String("device"), model, options.memory_bytes));
+  if (options.cuda != nullptr) {
+    model = CudaWorkerModel(std::move(model), options.cuda);
+    // Without a bound the coordinator would take the device for endless.
+    const uint64_t unused = options.cuda->FreeBytes();
+    if (options.memory_bytes == 0 && unused > kCudaReserveBytes) {
+      options.memory_bytes = unused - kCudaReserveBytes;
+    }
+    options.on_device_failed = EndOnDeviceFailure;
+  }
   OCTET_ASSIGN_OR_RETURN(const auto server, WorkerServer::Start(options, std::move(model), &clock));
   LogInfo("listening on ", server->address(), ", model ", package->name(), ", ",
           options.cuda != nullptr
@@ -85,7 +97,10 @@ Command WorkerCommand() {
                            RoleSettings("127.0.0.1:7412"),
                            MemberSettings(),
                            TransportSettings(),
-                           {memory},
+                           {memory, BoolSetting("lock-memory",
+                                                "Lock the weights of experts in memory, so that "
+                                                "none of their pages is evicted",
+                                                "Process")},
                            ComputeSettings(),
                            DeviceSettings(),
                            PackSettings(),

@@ -40,52 +40,75 @@ absl::Status CheckInput(const PlanInput& input) {
 struct StepRows {
   double rows = 0;
   double logit_rows = 0;
-  double kv_bytes = 0;       // read by attention, all layers
-  double attention_ops = 0;  // all layers
+  double kv_layer_bytes = 0;       // read by attention
+  double attention_layer_ops = 0;  // for a prompt
 };
 
-double ProductSeconds(const FormatRates& rates, double bytes, double matrices, double rows,
-                      double ops_per_row) {
-  const double stream = bytes * rates.seconds_per_byte;
-  if (rows <= kTileRows) {
-    return stream +
-           matrices * std::max(0.0, rows - kFreeRows) * ops_per_row / rates.few_rows_ops_per_s;
-  }
+double ProductSeconds(const FormatRates& rates, double call_seconds, double bytes, double rows) {
+  const double few = call_seconds + bytes * rates.seconds_per_byte;
+  if (rows <= kTileRows) return few * ValueAt(rates.rows_factor, rows);
   const double whole_tiles = std::ceil(rows / kTileRows) * kTileRows;
-  return std::max(stream, matrices * whole_tiles * ops_per_row / rates.many_rows_ops_per_s);
+  return std::max(few,
+                  bytes * rates.full_seconds_per_byte * ValueAt(rates.rows_factor, whole_tiles));
+}
+
+double Gates(GateKind kind) {
+  switch (kind) {
+    case GateKind::kNone:
+      return 0;
+    case GateKind::kLinear:
+      return 1;
+    case GateKind::kAttention:
+      return 3;
+  }
+  return 0;
+}
+
+struct PlanRates {
+  FormatRates experts, attention, head;
+};
+
+absl::StatusOr<PlanRates> RatesFor(const PlanInput& input) {
+  const PlanModel& model = input.model;
+  PlanRates rates;
+  OCTET_ASSIGN_OR_RETURN(rates.experts, input.gpu.Format("experts", model.expert_format));
+  OCTET_ASSIGN_OR_RETURN(rates.attention, input.gpu.Format("attention", model.attention_format));
+  OCTET_ASSIGN_OR_RETURN(rates.head, input.gpu.Format("attention", model.head_format));
+  return rates;
 }
 
 class Estimator {
  public:
-  Estimator(const PlanInput& input, const FormatRates& experts, const FormatRates& attention,
-            GpuPlan* plan)
+  Estimator(const PlanInput& input, const PlanRates& rates, GpuPlan* plan)
       : input_(input),
         model_(input.model),
         config_(input.model.config),
-        experts_(experts),
-        attention_(attention),
+        rates_(rates),
         plan_(plan) {
     for (const GpuUse& gpu : plan->gpus) served_.push_back(gpu.served);
   }
 
   void Run() {
     const double sequences = input_.sequences;
-    plan_->active_experts = ExpectedActive(config_.experts, config_.top_k, input_.sequences);
-    plan_->busiest_experts = ExpectedBusiest(served_, config_.top_k, input_.sequences);
-    const double kv_bytes = DecodeKvBytes();
-    CountBytes(kv_bytes);
-    const StepRows step{sequences, sequences, kv_bytes, 0};
-    plan_->decode = Step(step);
+    const uint32_t choices = Choices(input_.sequences);
+    plan_->active_experts = ExpectedActive(config_.experts, config_.top_k, choices);
+    plan_->busiest_experts = ExpectedBusiest(served_, config_.top_k, choices);
+    const double kv_layer_bytes = DecodeKvLayerBytes();
+    CountBytes(kv_layer_bytes * config_.layers);
+    plan_->decode = Step({sequences, sequences, kv_layer_bytes, 0});
     plan_->tokens_per_s = sequences / plan_->decode.total();
     EstimateFirstToken();
   }
 
  private:
-  double DecodeKvBytes() const {
+  // Rows that choose experts by themselves.
+  uint32_t Choices(uint32_t rows) const { return input_.same_experts ? 1 : rows; }
+
+  double DecodeKvLayerBytes() const {
     uint32_t positions = input_.context;
     if (config_.sliding_window > 0) positions = std::min(positions, config_.sliding_window);
     const double blocks = (positions + kKvBlockPositions - 1) / kKvBlockPositions;
-    return blocks * input_.sequences * config_.layers * model_.kv_block_layer_bytes;
+    return blocks * input_.sequences * static_cast<double>(model_.kv_block_layer_bytes);
   }
 
   // Bytes that the router sends to and gets from this GPU in all layers.
@@ -114,18 +137,25 @@ class Estimator {
     }
   }
 
-  double AttentionOpsPerRow() const {
-    return 4.0 * config_.hidden * config_.head_dim * (config_.heads + config_.kv_heads);
+  double ExpertSeconds(double rows) const {
+    const uint32_t choices = Choices(static_cast<uint32_t>(rows));
+    const double active = ExpectedActive(config_.experts, config_.top_k, choices);
+    const double busiest = ExpectedBusiest(served_, config_.top_k, choices);
+    return ProductSeconds(rates_.experts, rates_.experts.call_seconds,
+                          busiest * static_cast<double>(model_.expert_layer_bytes),
+                          rows * config_.top_k / active);
   }
 
-  double ExpertSeconds(double rows) const {
-    const auto whole_rows = static_cast<uint32_t>(rows);
-    const double active = ExpectedActive(config_.experts, config_.top_k, whole_rows);
-    const double busiest = ExpectedBusiest(served_, config_.top_k, whole_rows);
-    const double ops = 6.0 * config_.hidden * config_.intermediate;
-    return input_.gpu.expert_call_seconds +
-           ProductSeconds(experts_, busiest * static_cast<double>(model_.expert_layer_bytes),
-                          busiest, rows * config_.top_k / active, ops);
+  double AttentionWeightSeconds(double rows) const {
+    // The two parts differ in bytes only, and time is linear in those and in calls.
+    return ProductSeconds(rates_.attention, 2 * input_.gpu.product_call_seconds,
+                          static_cast<double>(model_.attention_layer_bytes), rows);
+  }
+
+  double RowKernelSeconds(double rows) const {
+    const GpuRates& gpu = input_.gpu;
+    return gpu.row_kernels_seconds + (rows - 1) * config_.hidden * 4 * gpu.row_seconds_per_byte +
+           Gates(config_.gate) * (gpu.gate_seconds + config_.hidden * gpu.chain_seconds);
   }
 
   StepEstimate Step(const StepRows& step) const {
@@ -135,20 +165,19 @@ class Estimator {
     const auto set = [&out](StepPhase phase, double seconds) {
       out.seconds[static_cast<size_t>(phase)] = seconds;
     };
-    set(StepPhase::kAttentionWeights,
-        layers * ProductSeconds(attention_, static_cast<double>(model_.attention_layer_bytes), 1,
-                                step.rows, AttentionOpsPerRow()));
-    set(StepPhase::kAttention, std::max(step.kv_bytes / gpu.cache_read_bytes_per_s,
-                                        step.attention_ops / gpu.attention_ops_per_s));
+    set(StepPhase::kAttentionWeights, layers * AttentionWeightSeconds(step.rows));
+    set(StepPhase::kAttention,
+        layers * std::max(ValueAt(gpu.cache_reads, step.kv_layer_bytes),
+                          step.attention_layer_ops / gpu.attention_ops_per_s));
     if (step.logit_rows > 0) {
-      set(StepPhase::kHead, ProductSeconds(attention_, static_cast<double>(model_.head_bytes), 1,
-                                           step.logit_rows, 2.0 * config_.vocab * config_.hidden));
+      set(StepPhase::kHead,
+          ProductSeconds(rates_.head, gpu.product_call_seconds,
+                         static_cast<double>(model_.head_bytes), step.logit_rows));
     }
-    const double pass = step.rows * config_.hidden * 4 / gpu.copy_bytes_per_s;
-    const double gate = config_.gate == GateKind::kNone ? 0 : config_.hidden * gpu.chain_seconds;
-    set(StepPhase::kRowKernels,
-        layers * (gpu.launches_per_layer * (gpu.launch_seconds + 2 * pass) + gate));
+    set(StepPhase::kRowKernels, layers * RowKernelSeconds(step.rows));
     set(StepPhase::kExperts, layers * ExpertSeconds(step.rows));
+    set(StepPhase::kHost,
+        gpu.host_seconds + step.logit_rows * config_.vocab * 4 / gpu.logits_bytes_per_s);
     double link_bytes = 0;
     bool remote = false;
     for (const GpuUse& other : plan_->gpus) {
@@ -163,7 +192,7 @@ class Estimator {
 
   void EstimateFirstToken() {
     const double bytes_per_position =
-        static_cast<double>(model_.kv_block_layer_bytes) * config_.layers / kKvBlockPositions;
+        static_cast<double>(model_.kv_block_layer_bytes) / kKvBlockPositions;
     for (uint32_t begin = 0; begin < input_.prompt; begin += kStepTokensMax) {
       const uint32_t rows = std::min(input_.prompt - begin, kStepTokensMax);
       double pairs = 0;
@@ -174,7 +203,7 @@ class Estimator {
       const bool last = begin + rows == input_.prompt;
       const StepRows step{static_cast<double>(rows), last ? 1.0 : 0.0,
                           bytes_per_position * (begin + rows),
-                          4.0 * config_.layers * config_.heads * config_.head_dim * pairs};
+                          4.0 * config_.heads * config_.head_dim * pairs};
       const StepEstimate chunk = Step(step);
       for (size_t i = 0; i < kStepPhases; ++i) plan_->first_token.seconds[i] += chunk.seconds[i];
     }
@@ -183,8 +212,7 @@ class Estimator {
   const PlanInput& input_;
   const PlanModel& model_;
   const ModelConfig& config_;
-  const FormatRates& experts_;
-  const FormatRates& attention_;
+  const PlanRates& rates_;
   GpuPlan* const plan_;
   std::vector<uint32_t> served_;  // by GPU
 };
@@ -196,8 +224,7 @@ struct Candidates {
   bool full = false;                 // what fits leaves no room for an expert beside the router
 };
 
-absl::StatusOr<Candidates> Consider(const PlanInput& input, const FormatRates& experts,
-                                    const FormatRates& attention) {
+absl::StatusOr<Candidates> Consider(const PlanInput& input, const PlanRates& rates) {
   Candidates candidates;
   for (const bool alone : {false, true}) {
     if (input.router == (alone ? RouterGpu::kShared : RouterGpu::kAlone)) continue;
@@ -220,7 +247,7 @@ absl::StatusOr<Candidates> Consider(const PlanInput& input, const FormatRates& e
     plan.router_alone = alone;
     plan.gpus = std::move(layout.gpus);
     plan.expert_gpus = std::move(layout.expert_gpus);
-    Estimator(input, experts, attention, &plan).Run();
+    Estimator(input, rates, &plan).Run();
     candidates.fit.push_back(std::move(plan));
   }
   return candidates;
@@ -255,6 +282,8 @@ const char* StepPhaseName(StepPhase phase) {
       return "row kernels";
     case StepPhase::kExperts:
       return "experts";
+    case StepPhase::kHost:
+      return "host";
     case StepPhase::kLinkLatency:
       return "link latency";
     case StepPhase::kLinkBytes:
@@ -271,11 +300,8 @@ StepPhase StepEstimate::bound() const {
 
 absl::StatusOr<GpuPlan> PlanGpus(const PlanInput& input) {
   OCTET_RETURN_IF_ERROR(CheckInput(input));
-  OCTET_ASSIGN_OR_RETURN(const FormatRates experts,
-                         input.gpu.Format("experts", input.model.expert_format));
-  OCTET_ASSIGN_OR_RETURN(const FormatRates attention,
-                         input.gpu.Format("attention", input.model.attention_format));
-  OCTET_ASSIGN_OR_RETURN(Candidates candidates, Consider(input, experts, attention));
+  OCTET_ASSIGN_OR_RETURN(const PlanRates rates, RatesFor(input));
+  OCTET_ASSIGN_OR_RETURN(Candidates candidates, Consider(input, rates));
   if (candidates.fit.empty()) return DoesNotFit(input, *candidates.nearest);
   // The shared router comes first and stays where the other is no faster.
   GpuPlan* best = &candidates.fit[0];

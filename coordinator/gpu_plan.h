@@ -18,16 +18,20 @@
 //   experts (sequences * RowShare * row bytes) and comes back once for each of them (sequences * k
 //   * share of experts * reply bytes). Headers and row lists, under 1 %, are left out.
 // Times of a step of r rows, all layers; phases follow each other, nothing overlaps:
-//   product(bytes, m matrices, r rows each): stream = bytes * seconds_per_byte; up to kTileRows
-//     rows: stream + m * max(0, r - kFreeRows) * operations of a row / few_rows_ops_per_s; above:
-//     the longer of stream and m * r in whole tiles * operations / many_rows_ops_per_s.
-//   attention weights: product, r rows.   head: product, one row a sequence.
-//   attention: bytes of the KV cache / cache_read_bytes_per_s, or for a prompt 4 * heads * head_dim
-//     * pairs of query and key / attention_ops_per_s, whichever is longer.
-//   experts: expert_call_seconds + product, ExpectedBusiest experts with r * k / ExpectedActive
-//     rows each: a step waits for the GPU that has most active experts.
-//   row kernels: launches_per_layer * (launch_seconds + two passes over r * hidden fp32 at copy
-//     bandwidth) + hidden * chain_seconds for the gate.
+//   product(call, bytes, r rows for each matrix): the time with few rows is call + bytes *
+//     seconds_per_byte; rows_factor of a format says how many times that more rows take. Up to
+//     kTileRows rows: (call + bytes * seconds_per_byte) * rows_factor(r), as starting and ending
+//     take longer too. Above: bytes * full_seconds_per_byte * rows_factor(r in whole tiles), or the
+//     time with few rows where that is longer.
+//   attention weights: two products (queries, keys and values in one launch; outputs), r rows.
+//   head: a product, one row a sequence.
+//   attention: cache_reads(bytes of a layer's KV cache), or for a prompt 4 * heads * head_dim *
+//     pairs of query and key / attention_ops_per_s, whichever is longer.
+//   experts: a product with the format's call_seconds, ExpectedBusiest experts with r * k /
+//     ExpectedActive rows each: a step waits for the GPU that has most active experts.
+//   row kernels: row_kernels_seconds + (r - 1) * hidden * 4 * row_seconds_per_byte, and for each of
+//     the gate's products gate_seconds + hidden * chain_seconds.
+//   host: host_seconds, and the logits of every sequence over logits_bytes_per_s.
 //   link: two latencies a layer, and the router's bytes, out and back, over its one link's rate.
 // First token: the prompt of one sequence alone, in chunks of kStepTokensMax rows, head once.
 #ifndef OCTET_COORDINATOR_GPU_PLAN_H_
@@ -52,7 +56,7 @@ inline constexpr uint64_t kReservedBytes = 2ull << 30;
 
 struct PlanModel {
   ModelConfig config;
-  std::string expert_format, attention_format;  // one of GpuRates::formats each
+  std::string expert_format, attention_format, head_format;  // of GpuRates::formats each
   // Packed weights.
   uint64_t attention_layer_bytes = 0;  // queries, keys, values and outputs of one layer
   uint64_t head_bytes = 0;             // read once a step
@@ -81,6 +85,9 @@ struct PlanInput {
   uint32_t sequences = 1;
   uint32_t context = 1;  // positions of each sequence
   uint32_t prompt = 1;   // tokens of the prompt whose first token is estimated
+  // All rows of a step choose the same experts, any set as likely as another; else each row its
+  // own.
+  bool same_experts = false;
   // The same model with experts in other formats, to propose where this one does not fit.
   std::vector<PlanModel> other_formats;
 };
@@ -91,10 +98,11 @@ enum class StepPhase : uint8_t {
   kHead,
   kRowKernels,
   kExperts,
+  kHost,
   kLinkLatency,
   kLinkBytes,
 };
-inline constexpr size_t kStepPhases = 7;
+inline constexpr size_t kStepPhases = 8;
 // "attention weights", "link latency".
 const char* StepPhaseName(StepPhase phase);
 

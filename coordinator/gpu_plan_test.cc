@@ -21,13 +21,13 @@ GpuRates Rates() {
   rates.name = "test";
   rates.memory_bytes = 100ull << 30;
   rates.copy_bytes_per_s = 1e30;
-  rates.cache_read_bytes_per_s = 1000;
+  rates.cache_reads = {{1000, 1}};
   rates.attention_ops_per_s = 1e30;
+  rates.logits_bytes_per_s = 1e30;
   FormatRates format;
   format.name = "int4g128";
-  format.seconds_per_byte = 1e-3;
-  format.few_rows_ops_per_s = 1e30;
-  format.many_rows_ops_per_s = 1e30;
+  format.seconds_per_byte = format.full_seconds_per_byte = 1e-3;
+  format.rows_factor = {{4, 1}, {1e9, 1}};
   rates.formats = {format};
   return rates;
 }
@@ -47,7 +47,7 @@ PlanInput Small(uint32_t gpus) {
   c.top_k = 2;
   c.gate = GateKind::kLinear;
   input.model.expert_format = "int4g128";
-  input.model.attention_format = "int4g128";
+  input.model.attention_format = input.model.head_format = "int4g128";
   input.model.attention_layer_bytes = 1000;
   input.model.head_bytes = 500;
   input.model.other_router_bytes = 300;
@@ -101,17 +101,23 @@ TEST(GpuPlan, TimesByHand) {
   PlanInput input = Small(3);
   input.router = RouterGpu::kAlone;
   input.link = {"test", 100, 0.25};
-  input.gpu.launch_seconds = 0.5;
-  input.gpu.launches_per_layer = 3;
+  input.gpu.row_kernels_seconds = 1.5;
+  input.gpu.row_seconds_per_byte = 1.0 / 1024;
+  input.gpu.gate_seconds = 0.25;
   input.gpu.chain_seconds = 0.125;
-  input.gpu.expert_call_seconds = 0.75;
+  input.gpu.product_call_seconds = 0.5;
+  input.gpu.formats[0].call_seconds = 0.75;
+  input.gpu.host_seconds = 3;
+  input.gpu.logits_bytes_per_s = 1000;
   const GpuPlan plan = Plan(input);
   EXPECT_TRUE(plan.router_alone);
   const StepEstimate& step = plan.decode;
-  EXPECT_DOUBLE_EQ(step.of(StepPhase::kAttentionWeights), 2 * 1.0);
+  EXPECT_DOUBLE_EQ(step.of(StepPhase::kAttentionWeights), 2 * (2 * 0.5 + 1.0));
   EXPECT_DOUBLE_EQ(step.of(StepPhase::kAttention), 3 * 2 * 2 * 4.096);
-  EXPECT_DOUBLE_EQ(step.of(StepPhase::kHead), 0.5);
-  EXPECT_NEAR(step.of(StepPhase::kRowKernels), 2 * (3 * 0.5 + 256 * 0.125), 1e-9);
+  EXPECT_DOUBLE_EQ(step.of(StepPhase::kHead), 0.5 + 0.5);
+  // Two rows of 1,024 bytes past the first.
+  EXPECT_DOUBLE_EQ(step.of(StepPhase::kRowKernels), 2 * (1.5 + 2 + 0.25 + 256 * 0.125));
+  EXPECT_DOUBLE_EQ(step.of(StepPhase::kHost), 3 + 3 * 4.0);
   EXPECT_DOUBLE_EQ(step.of(StepPhase::kExperts), 2 * (0.75 + plan.busiest_experts * 2));
   EXPECT_DOUBLE_EQ(step.of(StepPhase::kLinkLatency), 2 * 2 * 0.25);
   // Two workers of two experts each.
@@ -119,36 +125,57 @@ TEST(GpuPlan, TimesByHand) {
   EXPECT_DOUBLE_EQ(plan.tokens_per_s, 3 / step.total());
 }
 
-TEST(GpuPlan, RowsTakeTimePastTheFirstFewAndInTilesWhereTheyAreMany) {
+TEST(GpuPlan, RowsTakeTimeAsMeasuredAndWholeTilesWhereTheyAreMany) {
   PlanInput input = Small(1);
-  input.gpu.formats[0].few_rows_ops_per_s = 1e9;
-  input.gpu.formats[0].many_rows_ops_per_s = 1e10;
+  FormatRates& format = input.gpu.formats[0];
+  format.call_seconds = 2;
+  format.full_seconds_per_byte = 1.5e-3;
+  format.rows_factor = {{4, 1}, {32, 2}, {128, 6}, {192, 10}};
   const auto seconds = [&](uint32_t sequences) {
-    input.sequences = sequences;  // half of them for each of 4 experts
+    input.sequences = sequences;  // half of them for each of 4 experts, all of which are hit
     return Plan(input).decode.of(StepPhase::kExperts);
   };
-  const double ops = 6.0 * 256 * 512;
-  EXPECT_NEAR(seconds(64), 2 * (4 * 2 + 4 * 28 * ops / 1e9), 1e-6);
-  EXPECT_NEAR(seconds(128), 2 * (4 * 2 + 4 * 60 * ops / 1e9), 1e-6);
-  EXPECT_NEAR(seconds(200), 2 * 4 * 2, 1e-6) << "weights take longer than products";
-  input.gpu.formats[0].many_rows_ops_per_s = 1e7;
-  EXPECT_NEAR(seconds(200), 2 * 4 * 128 * ops / 1e7, 1e-6) << "100 rows are two tiles of 64";
+  EXPECT_NEAR(seconds(64), 2 * (2 + 8) * 2, 1e-6);
+  EXPECT_NEAR(seconds(128), 2 * (2 + 8) * (2 + 4 / 3.0), 1e-6) << "a third of the way";
+  EXPECT_NEAR(seconds(200), 2 * 8 * 1.5 * 6, 1e-6) << "100 rows are two tiles of 64";
+  EXPECT_NEAR(seconds(512), 2 * 8 * 1.5 * 10 * 256 / 192, 1e-6) << "in proportion from the last";
+  format.full_seconds_per_byte = 1e-9;
+  EXPECT_NEAR(seconds(512), 2 * (2 + 8), 1e-6) << "weights take longer to come";
+}
+
+TEST(GpuPlan, RowsThatChooseTheSameExpertsHitFewOfThem) {
+  PlanInput input = Small(1);
+  input.gpu.formats[0].rows_factor = {{4, 1}, {8, 3}};
+  input.sequences = 8;
+  input.same_experts = true;
+  const GpuPlan plan = Plan(input);
+  EXPECT_DOUBLE_EQ(plan.active_experts, 2);
+  EXPECT_DOUBLE_EQ(plan.gpus[0].read_bytes - 2 * 1000 - 500 - 8 * 2 * 2 * 4096, 2 * 2 * 2000.0);
+  EXPECT_DOUBLE_EQ(plan.decode.of(StepPhase::kExperts), 2 * 2 * 2 * 3) << "8 rows each";
+}
+
+TEST(GpuPlan, AnAttentionGateIsThreeProducts) {
+  PlanInput input = Small(1);
+  input.gpu.gate_seconds = 1;
+  EXPECT_DOUBLE_EQ(Plan(input).decode.of(StepPhase::kRowKernels), 2);
+  input.model.config.gate = GateKind::kAttention;
+  EXPECT_DOUBLE_EQ(Plan(input).decode.of(StepPhase::kRowKernels), 6);
 }
 
 TEST(GpuPlan, NamesWhatBoundsAStep) {
   const auto bound = [](auto change) {
     PlanInput input = Small(2);
-    input.gpu.cache_read_bytes_per_s = 1e30;
+    input.gpu.cache_reads = {{1e30, 0}};
     change(&input);
     return Plan(input).decode.bound();
   };
   EXPECT_EQ(bound([](PlanInput*) {}), StepPhase::kExperts);
-  EXPECT_EQ(bound([](PlanInput* in) { in->gpu.cache_read_bytes_per_s = 100; }),
-            StepPhase::kAttention);
+  EXPECT_EQ(bound([](PlanInput* in) { in->gpu.cache_reads = {{100, 1}}; }), StepPhase::kAttention);
   EXPECT_EQ(bound([](PlanInput* in) { in->model.attention_layer_bytes = 100'000; }),
             StepPhase::kAttentionWeights);
   EXPECT_EQ(bound([](PlanInput* in) { in->model.head_bytes = 100'000; }), StepPhase::kHead);
   EXPECT_EQ(bound([](PlanInput* in) { in->gpu.chain_seconds = 1; }), StepPhase::kRowKernels);
+  EXPECT_EQ(bound([](PlanInput* in) { in->gpu.host_seconds = 100; }), StepPhase::kHost);
   EXPECT_EQ(bound([](PlanInput* in) { in->link.latency_s = 100; }), StepPhase::kLinkLatency);
   EXPECT_EQ(bound([](PlanInput* in) { in->link.bytes_per_s = 1; }), StepPhase::kLinkBytes);
 }
@@ -157,7 +184,7 @@ TEST(GpuPlan, FirstTokenOfALongPromptGoesInChunks) {
   PlanInput input = Small(1);
   input.model.config.context = input.context = input.prompt = kStepTokensMax + 1000;
   input.gpu.attention_ops_per_s = 1e6;
-  input.gpu.cache_read_bytes_per_s = 1e30;
+  input.gpu.cache_reads = {{1e30, 0}};
   const double n = input.prompt;
   const StepEstimate whole = Plan(input).first_token;
   EXPECT_NEAR(whole.of(StepPhase::kAttention), 2.0 * 4 * 4 * 64 * n * (n + 1) / 2 / 1e6, 1e-3);
@@ -280,27 +307,44 @@ TEST(GpuPlan, NamesWhatIsOutOfRange) {
               AllOf(HasSubstr("experts: \"q4_k\""), HasSubstr("int4g128")));
 }
 
-TEST(GpuRates, MeasuredTimesComeBack) {
-  const auto h200 = GpuRatesFromName("h200");
-  ASSERT_TRUE(h200.ok());
-  PlanInput input = Small(1);
-  input.model.config.layers = 1;
-  input.model.config.hidden = 4096;
-  input.model.config.intermediate = 14336;
-  input.model.config.experts = 8;
-  input.gpu = *h200;
-  const double weights = 3.0 * 4096 * 14336;
-  input.model.expert_layer_bytes = static_cast<uint64_t>(weights * (0.5 + 2.0 / 128));
-  const auto seconds = [&](uint32_t sequences) {
-    input.sequences = sequences;
-    return Plan(input).decode.of(StepPhase::kExperts);
+TEST(GpuRates, ValuesAreLinearBetweenPointsAndInProportionBeyond) {
+  const std::vector<RatePoint> points = {{2, 10}, {4, 20}, {8, 24}};
+  EXPECT_DOUBLE_EQ(ValueAt(points, 0), 10);
+  EXPECT_DOUBLE_EQ(ValueAt(points, 3), 15);
+  EXPECT_DOUBLE_EQ(ValueAt(points, 4), 20);
+  EXPECT_DOUBLE_EQ(ValueAt(points, 7), 23);
+  EXPECT_DOUBLE_EQ(ValueAt(points, 16), 48);
+}
+
+TEST(GpuRates, MeasuredTimesOfExpertsComeBack) {
+  struct Measured {
+    const char* format;
+    double bytes_per_weight, ms1, ms16, ms64, ms4096;
   };
-  // All but certainly all of 8 experts are hit.
-  EXPECT_NEAR(seconds(16), 0.205e-3, 0.003e-3);
-  EXPECT_NEAR(seconds(64), 0.32e-3, 0.003e-3);
-  input.model.config.context = input.context = input.prompt = kStepTokensMax;
-  const double ops = 2 * weights * 2 * kStepTokensMax;
-  EXPECT_NEAR(Plan(input).first_token.of(StepPhase::kExperts), ops / 527e12, 0.05e-3);
+  for (const Measured& m : {Measured{"int4g128", 0.5 + 2.0 / 128, 0.0662, 0.1782, 0.214, 4.93},
+                            Measured{"int8g128", 1 + 2.0 / 128, 0.0932, 0.331, 0.353, 4.87},
+                            Measured{"w4xg128", 0.5 + 1.0 / 128, 0.0710, 0.190, 0.208, 5.47},
+                            Measured{"bf16", 2, 0.177, 0.670, 0.711, 4.76}}) {
+    PlanInput input = Small(1);
+    input.model.config.layers = 1;
+    input.model.config.hidden = 4096;
+    input.model.config.intermediate = 14336;
+    input.model.config.experts = 8;
+    input.gpu = *GpuRatesFromName("h200");
+    input.model.expert_format = m.format;
+    input.model.expert_layer_bytes = static_cast<uint64_t>(3.0 * 4096 * 14336 * m.bytes_per_weight);
+    const auto ms = [&](uint32_t sequences) {
+      input.sequences = sequences;
+      return 1e3 * Plan(input).decode.of(StepPhase::kExperts);
+    };
+    EXPECT_NEAR(ms(1) / m.ms1, 1, 0.001) << m.format;
+    // All but certainly all of 8 experts are hit.
+    EXPECT_NEAR(ms(16) / m.ms16, 1, 0.02) << m.format;
+    EXPECT_NEAR(ms(64) / m.ms64, 1, 0.001) << m.format;
+    input.model.config.context = input.context = input.prompt = 4096;
+    EXPECT_NEAR(1e3 * Plan(input).first_token.of(StepPhase::kExperts) / m.ms4096, 1, 0.06)
+        << m.format << ", in steps of " << kStepTokensMax << " tokens";
+  }
 }
 
 TEST(GpuRates, OtherGpusAreRefusedOrScaled) {

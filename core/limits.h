@@ -110,6 +110,9 @@ inline constexpr uint32_t kWorkersMax = 512;
 // Attempts for one group of rows inside a step before it waits for a new placement.
 inline constexpr uint32_t kDispatchAttemptsMax = 8;
 
+// Memory of a CUDA device that a worker leaves for rows, scratch and others.
+inline constexpr uint64_t kCudaReserveBytes = 1ull << 30;
+
 // ---- Control plane ----
 inline constexpr int64_t kLeaseMs = 3000;
 inline constexpr int64_t kHeartbeatMs = 500;

@@ -1,5 +1,6 @@
 #include "expert_worker/cuda_worker.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,17 @@ absl::Status CheckModel(const WorkerModel& model) {
   return absl::OkStatus();
 }
 
+// Of the packed sizes: a device's layouts take about as much.
+absl::Status CheckRoom(const CudaExperts& cuda, const WorkerModel& model, uint64_t memory_bytes) {
+  uint64_t needed = model.expert_bytes * model.experts;
+  if (memory_bytes != 0) needed = std::min(needed, memory_bytes);
+  const uint64_t free_bytes = cuda.FreeBytes();
+  if (free_bytes >= needed + kCudaReserveBytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the experts may take ", needed, " bytes, the device has ", free_bytes, " unused, of which ",
+      kCudaReserveBytes, " stay free (--device cuda uses it nevertheless)"));
+}
+
 absl::StatusOr<std::shared_ptr<CudaExperts>> Open(int device, const WorkerModel& model) {
   OCTET_RETURN_IF_ERROR(CheckModel(model));
   OCTET_ASSIGN_OR_RETURN(std::unique_ptr<CudaExperts> cuda,
@@ -34,10 +46,15 @@ absl::StatusOr<std::shared_ptr<CudaExperts>> Open(int device, const WorkerModel&
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<CudaExperts>> OpenComputeDevice(absl::string_view name,
-                                                               const WorkerModel& model) {
+                                                               const WorkerModel& model,
+                                                               uint64_t memory_bytes) {
   OCTET_ASSIGN_OR_RETURN(const DeviceChoice choice, DeviceFromName(name));
   if (choice.kind == DeviceChoice::Kind::kCpu) return std::shared_ptr<CudaExperts>();
   auto cuda = Open(choice.index, model);
+  if (cuda.ok() && choice.kind == DeviceChoice::Kind::kAuto) {
+    const absl::Status room = CheckRoom(**cuda, model, memory_bytes);
+    if (!room.ok()) cuda = room;
+  }
   if (cuda.ok() || choice.kind == DeviceChoice::Kind::kCuda) return cuda;
   // A build without the plugin is not worth a word.
   if (!absl::IsNotFound(cuda.status())) {
@@ -56,8 +73,10 @@ WorkerModel CudaWorkerModel(WorkerModel model, std::shared_ptr<CudaExperts> cuda
   return model;
 }
 
-ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda) {
-  return [cuda = std::move(cuda), rows = std::vector<DeviceExpertRows>()](
+ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda,
+                           std::function<void(const absl::Status&)> on_failed) {
+  return [cuda = std::move(cuda), on_failed = std::move(on_failed),
+          rows = std::vector<DeviceExpertRows>()](
              LayerId layer, absl::Span<const ComputePart> parts) mutable -> absl::Status {
     rows.clear();
     for (const ComputePart& part : parts) {
@@ -67,7 +86,9 @@ ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda) {
       }
       rows.push_back({&part.expert->layers[layer.value()], &part.input->q, part.rows, part.out});
     }
-    return cuda->Run(rows);
+    const absl::Status status = cuda->Run(rows);
+    if (absl::IsInternal(status) && on_failed) on_failed(status);
+    return status;
   };
 }
 

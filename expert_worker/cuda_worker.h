@@ -3,6 +3,8 @@
 #ifndef OCTET_EXPERT_WORKER_CUDA_WORKER_H_
 #define OCTET_EXPERT_WORKER_CUDA_WORKER_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -14,15 +16,18 @@
 namespace octet {
 
 // "cpu": null. "cuda" or "cuda:N": that device, or why not. "auto": the first device where there is
-// one that serves this model, else null, and the reason in the log. INVALID_ARGUMENT for other
-// names.
+// one that serves this model and has room for all its experts, or for `memory_bytes` of them where
+// that is not 0; else null, and the reason in the log. INVALID_ARGUMENT for other names.
 absl::StatusOr<std::shared_ptr<CudaExperts>> OpenComputeDevice(absl::string_view name,
-                                                               const WorkerModel& model);
+                                                               const WorkerModel& model,
+                                                               uint64_t memory_bytes = 0);
 
 // The same model, its experts copied to the device once they are mapped and verified.
 WorkerModel CudaWorkerModel(WorkerModel model, std::shared_ptr<CudaExperts> cuda);
 
-ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda);
+// `on_failed`, where set, hears of a device that failed for good: it will not compute again.
+ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda,
+                           std::function<void(const absl::Status&)> on_failed = nullptr);
 
 }  // namespace octet
 

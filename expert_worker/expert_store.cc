@@ -44,6 +44,7 @@ absl::Status ExpertStore::Prepare(Epoch epoch, absl::Span<const ExpertId> expert
 }
 
 absl::Status ExpertStore::Activate(Epoch epoch) {
+  std::map<ExpertId, std::shared_ptr<const MappedExpert>> unneeded;  // outlives the lock
   MutexLock lock(mu_);
   if (epoch < active_ || epochs_.count(epoch) == 0) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -51,23 +52,30 @@ absl::Status ExpertStore::Activate(Epoch epoch) {
   }
   active_ = epoch;
   epochs_.erase(epochs_.begin(), epochs_.find(epoch));
-  ReleaseUnneeded();
+  unneeded = TakeUnneeded();
   return absl::OkStatus();
 }
 
 void ExpertStore::Abort(Epoch epoch) {
+  std::map<ExpertId, std::shared_ptr<const MappedExpert>> unneeded;  // outlives the lock
   MutexLock lock(mu_);
   if (epoch == active_) return;
   epochs_.erase(epoch);
-  ReleaseUnneeded();
+  unneeded = TakeUnneeded();
 }
 
-void ExpertStore::ReleaseUnneeded() {
+std::map<ExpertId, std::shared_ptr<const MappedExpert>> ExpertStore::TakeUnneeded() {
+  std::map<ExpertId, std::shared_ptr<const MappedExpert>> taken;
   for (auto it = experts_.begin(); it != experts_.end();) {
     bool needed = false;
     for (const auto& entry : epochs_) needed = needed || entry.second.count(it->first) > 0;
-    it = needed ? std::next(it) : experts_.erase(it);
+    if (needed) {
+      ++it;
+    } else {
+      taken.insert(experts_.extract(it++));
+    }
   }
+  return taken;
 }
 
 std::shared_ptr<const MappedExpert> ExpertStore::Find(ExpertId expert) const {

@@ -45,7 +45,9 @@ class ExpertStore {
   uint64_t mapped_bytes() const;
 
  private:
-  void ReleaseUnneeded() OCTET_REQUIRES(mu_);
+  // What no epoch needs, taken out. The caller lets it go after the lock: freeing a device's memory
+  // may wait for the device.
+  std::map<ExpertId, std::shared_ptr<const MappedExpert>> TakeUnneeded() OCTET_REQUIRES(mu_);
 
   const WorkerModel model_;
   Mutex loading_;  // one Prepare at a time; taken before mu_

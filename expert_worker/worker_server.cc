@@ -37,7 +37,8 @@ struct WorkerServer::Impl {
         load(store.model().experts),
         executor(o.threads, o.cpu_level),
         loop(options.cuda != nullptr
-                 ? WorkerLoop(CudaCompute(options.cuda), clock, &load, MakeDoorbell())
+                 ? WorkerLoop(CudaCompute(options.cuda, options.on_device_failed), clock, &load,
+                              MakeDoorbell())
                  : WorkerLoop(
                        [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
                               absl::Span<const uint32_t> rows, TensorF32 out) {

@@ -39,6 +39,8 @@ struct WorkerServerOptions {
   // Both run on threads of the server, must be quick and may be empty.
   std::function<void(bool serving)> on_serving;         // experts are in memory and placed here
   std::function<void(const absl::Status&)> on_refused;  // the coordinator said no; it is asked on
+  // On the compute thread: the device of `cuda` failed for good.
+  std::function<void(const absl::Status&)> on_device_failed;
 };
 
 // Thread-safe. Health: "liveness" is SERVING while the process runs; "" and

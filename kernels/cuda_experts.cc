@@ -49,12 +49,7 @@ CudaExperts::CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max)
 
 absl::StatusOr<std::unique_ptr<CudaExperts>> CudaExperts::Create(int device, size_t rows_max) {
   OCTET_ASSIGN_OR_RETURN(const cuda::CudaApi* api, OpenCudaApi());
-  int count = 0;
-  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->device_count(&count), "counting devices"));
-  if (device < 0 || device >= count) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("CUDA device ", device, ": there are ", count, ", counted from 0"));
-  }
+  OCTET_RETURN_IF_ERROR(CheckCudaDevice(*api, device));
   OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->set_device(device), "choosing the device"));
   std::unique_ptr<CudaExperts> out(new CudaExperts(*api, device, rows_max));
   OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->create_stream(&out->stream_), "making a stream"));
@@ -62,6 +57,7 @@ absl::StatusOr<std::unique_ptr<CudaExperts>> CudaExperts::Create(int device, siz
 }
 
 CudaExperts::~CudaExperts() {
+  if (stream_ != nullptr) (void)api_.synchronize(stream_);
   for (const Buffer* b : {&device_in_, &device_out_, &scratch_}) {
     if (b->data != nullptr) api_.release(b->data);
   }
@@ -89,7 +85,12 @@ absl::StatusOr<DeviceExpert> CudaExperts::Upload(absl::Span<const ExpertWeights>
   for (const ExpertWeights& layer : layers) {
     OCTET_RETURN_IF_ERROR(Supports(layer));
     for (const PackedWeights* w : {&layer.gate, &layer.up, &layer.down}) {
-      total += api_.matrix_bytes(w->format, w->n, w->k);
+      const size_t bytes = api_.matrix_bytes(w->format, w->n, w->k);
+      if (bytes == 0) {
+        return absl::UnimplementedError(
+            absl::StrCat("no kernel for experts in ", WeightFormatName(w->format), " on CUDA"));
+      }
+      total += bytes;
       largest = std::max(largest, PackedBytes(w->format, w->n, w->k));
     }
   }
@@ -196,7 +197,9 @@ absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
                          static_cast<float*>(device_out_.data));
   }
   if (error == 0) error = api_.copy(stream_, host_out_.data, device_out_.data, out_bytes);
-  if (error == 0) error = api_.synchronize(stream_);
+  // Also after an error: what was enqueued before it reads memory that the next call fills again.
+  const int ended = api_.synchronize(stream_);
+  if (error == 0) error = ended;
   OCTET_RETURN_IF_ERROR(CudaStatus(api_, error, "computing experts"));
   const auto* result = static_cast<const float*>(host_out_.data);
   for (const DeviceExpertRows& part : parts) {
@@ -205,6 +208,12 @@ absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
     }
   }
   return absl::OkStatus();
+}
+
+uint64_t CudaExperts::FreeBytes() const {
+  uint64_t bytes = 0;
+  if (api_.set_device(device_) != 0 || api_.memory_free(&bytes) != 0) return 0;
+  return bytes;
 }
 
 std::string CudaExperts::Description() const {

@@ -58,6 +58,8 @@ class CudaExperts {
   // that stand next to each other read its weights once. Blocks.
   absl::Status Run(absl::Span<const DeviceExpertRows> parts);
 
+  // Memory of the device that nobody uses now; 0 where it does not say.
+  uint64_t FreeBytes() const;
   // "NVIDIA H200, 139.8 GiB".
   std::string Description() const;
 

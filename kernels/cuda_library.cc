@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "core/status_macros.h"
 
 namespace octet {
 namespace {
@@ -40,7 +41,8 @@ absl::StatusOr<const cuda::CudaApi*> Open() {
     return absl::NotFoundError(absl::StrCat("the CUDA plugin cannot be loaded: ", dlerror()));
   }
   const auto get = reinterpret_cast<cuda::GetCudaApi>(dlsym(library, cuda::kGetCudaApiName));
-  const cuda::CudaApi* api = get != nullptr ? get(cuda::kCudaApiVersion) : nullptr;
+  const cuda::CudaApi* api =
+      get != nullptr ? get(cuda::kCudaApiVersion, sizeof(cuda::CudaApi)) : nullptr;
   if (api == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is not of this build"));
   }
@@ -50,16 +52,6 @@ absl::StatusOr<const cuda::CudaApi*> Open() {
     return absl::UnavailableError(absl::StrCat(path, " finds no CUDA device",
                                                error != 0 ? ": " : "",
                                                error != 0 ? api->error_text(error) : ""));
-  }
-  cuda::DeviceProperties device{};
-  if (const int failed = api->device_properties(0, &device); failed != 0) {
-    return absl::UnavailableError(absl::StrCat(path, ": ", api->error_text(failed)));
-  }
-  // The kernels are built for Hopper's own instructions, which no other generation has.
-  if (device.compute_major != 9 || device.compute_minor != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(device.name, " has compute capability ", device.compute_major, ".",
-                     device.compute_minor, ", the kernels need 9.0 (H100, H200)"));
   }
   return api;
 }
@@ -83,6 +75,23 @@ absl::StatusOr<DeviceChoice> DeviceFromName(absl::string_view name) {
 absl::StatusOr<const cuda::CudaApi*> OpenCudaApi() {
   static const absl::StatusOr<const cuda::CudaApi*> api = Open();
   return api;
+}
+
+absl::Status CheckCudaDevice(const cuda::CudaApi& api, int index) {
+  int devices = 0;
+  OCTET_RETURN_IF_ERROR(CudaStatus(api, api.device_count(&devices), "counting devices"));
+  if (index < 0 || index >= devices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device: cuda:", index, ", there are ", devices, ", counted from 0"));
+  }
+  cuda::DeviceProperties device{};
+  OCTET_RETURN_IF_ERROR(
+      CudaStatus(api, api.device_properties(index, &device), "looking at a device"));
+  // The kernels are built for Hopper's own instructions, which no other generation has.
+  if (device.compute_major == 9 && device.compute_minor == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "device: cuda:", index, " (", device.name, ") has compute capability ", device.compute_major,
+      ".", device.compute_minor, ", the kernels need 9.0 (H100, H200)"));
 }
 
 absl::Status CudaStatus(const cuda::CudaApi& api, int error, absl::string_view what) {

@@ -24,9 +24,13 @@ absl::StatusOr<DeviceChoice> DeviceFromName(absl::string_view name);
 // Opens liboctet_cuda.so, once for the process: the file that OCTET_CUDA_LIBRARY names, else the
 // one beside the program, in ../lib, or in the kernels folder of its build tree, else on the
 // loader's path. NOT_FOUND where there is none or it cannot be loaded (with the loader's reason),
-// FAILED_PRECONDITION where it is of another build or the device is too old for it, UNAVAILABLE
-// where it finds no device. Thread-safe; never closed.
+// FAILED_PRECONDITION where it is of another build, UNAVAILABLE where it finds no device.
+// Thread-safe; never closed.
 absl::StatusOr<const cuda::CudaApi*> OpenCudaApi();
+
+// OK where device `index` can run the plugin's kernels; INVALID_ARGUMENT where there is none of
+// this number, FAILED_PRECONDITION where it is of another generation.
+absl::Status CheckCudaDevice(const cuda::CudaApi& api, int index);
 
 // OK for 0; else INTERNAL, or RESOURCE_EXHAUSTED for want of memory, with `what` and CUDA's text.
 absl::Status CudaStatus(const cuda::CudaApi& api, int error, absl::string_view what);

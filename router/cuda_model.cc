@@ -19,6 +19,10 @@ class Uploader {
   absl::Status Copy(const PackedWeights& w, cuda::Matrix* out) {
     const size_t packed = PackedBytes(w.format, w.n, w.k);
     const size_t bytes = api_.matrix_bytes(w.format, w.n, w.k);
+    if (bytes == 0) {
+      return absl::UnimplementedError(
+          absl::StrCat("no kernel for ", WeightFormatName(w.format), " on CUDA"));
+    }
     if (packed > packed_bytes_) {
       packed_.reset();
       OCTET_ASSIGN_OR_RETURN(packed_, AllocateCuda(api_, packed, "memory to load a model"));

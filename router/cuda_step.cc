@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/limits.h"
+#include "core/log.h"
 #include "core/status_macros.h"
 #include "kernels/cuda_library.h"
 #include "kernels/packed_weights.h"
@@ -144,6 +145,7 @@ absl::Status CudaStep::Allocate() {
 absl::Status CudaStep::Begin(const Batch& batch) {
   OCTET_CHECK(batch.rows() > 0 && batch.rows() <= limits_.rows_max);
   OCTET_CHECK_LE(batch.sequences.size(), limits_.sequences_max);
+  OCTET_RETURN_IF_ERROR(UseDevice());
   OCTET_RETURN_IF_ERROR(Wait());
   rows_ = batch.rows();
   sequences_ = batch.sequences.size();
@@ -189,6 +191,7 @@ absl::Status CudaStep::ReserveAttention() {
   for (const auto& entry : graphs_) api_.destroy_graph(entry.second);
   graphs_.clear();
   attention_scratch_.reset();
+  attention_scratch_bytes_ = 0;
   OCTET_ASSIGN_OR_RETURN(attention_scratch_, AllocateCuda(api_, bytes, "scratch of attention"));
   attention_scratch_bytes_ = bytes;
   return absl::OkStatus();
@@ -215,14 +218,27 @@ absl::Status CudaStep::Layers() {
     for (const auto& entry : graphs_) api_.destroy_graph(entry.second);
     graphs_.clear();
   }
-  OCTET_RETURN_IF_ERROR(Status(api_.begin_capture(stream_), "recording a step"));
-  const int enqueued = EnqueueLayers();
-  cuda::Graph graph = nullptr;
-  const int ended = api_.end_capture(stream_, &graph);
-  OCTET_RETURN_IF_ERROR(Status(enqueued, "recording a step"));
-  OCTET_RETURN_IF_ERROR(Status(ended, "recording a step"));
-  graphs_[key] = graph;
+  Record(key);
   return absl::OkStatus();
+}
+
+void CudaStep::Record(std::pair<size_t, uint32_t> key) {
+  if (!records_) return;
+  cuda::Graph graph = nullptr;
+  int error = api_.begin_capture(stream_);
+  if (error == 0) {
+    const int enqueued = EnqueueLayers();
+    error = api_.end_capture(stream_, &graph);
+    if (error == 0) error = enqueued;
+  }
+  if (error == 0) {
+    graphs_[key] = graph;
+    return;
+  }
+  // The step itself was computed: later ones are enqueued kernel by kernel.
+  LogWarning("steps are not recorded as graphs: ", api_.error_text(error));
+  if (graph != nullptr) api_.destroy_graph(graph);
+  records_ = false;
 }
 
 int CudaStep::EnqueueEmbed() {
@@ -405,6 +421,7 @@ absl::Status CudaStep::Combine(const uint32_t* slots, const float* replies) {
 absl::StatusOr<ConstTensorF32> CudaStep::Logits(absl::Span<const uint32_t> rows) {
   const ModelConfig& c = model_.config;
   OCTET_CHECK(!rows.empty() && rows.size() <= limits_.logit_rows_max);
+  OCTET_RETURN_IF_ERROR(UseDevice());
   const size_t row_bytes = c.hidden * sizeof(float);
   int error = 0;
   // Runs of neighbours go together: a decode step is one run.
@@ -430,6 +447,10 @@ absl::StatusOr<ConstTensorF32> CudaStep::Logits(absl::Span<const uint32_t> rows)
   OCTET_RETURN_IF_ERROR(Status(error, "computing logits"));
   OCTET_RETURN_IF_ERROR(Wait());
   return ConstTensorF32(host_logits_, rows.size(), c.vocab);
+}
+
+absl::Status CudaStep::UseDevice() {
+  return Status(api_.set_device(model_.device), "choosing the device");
 }
 
 absl::Status CudaStep::Wait() { return Status(api_.synchronize(stream_), "computing a step"); }

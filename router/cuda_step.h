@@ -42,6 +42,7 @@ struct CudaLayerWeights {
 
 // Every pointer is the device's; `memory` owns what they point to.
 struct CudaModel {
+  int device = 0;
   ModelConfig config;
   cuda::Matrix embedding, head;
   const float* final_norm = nullptr;
@@ -91,6 +92,9 @@ class CudaStep {
   absl::StatusOr<ConstTensorF32> Logits(absl::Span<const uint32_t> rows);
   // Waits for all that was enqueued.
   absl::Status Wait();
+  // Makes the model's device the calling thread's: after anything else on this thread may have
+  // chosen another.
+  absl::Status UseDevice();
 
   // On the device, for [rows] of the step.
   const int8_t* wire_q() const { return q_; }
@@ -120,6 +124,8 @@ class CudaStep {
   // x_ normed, into normed_ and, where `group` is not 0, codes.
   cuda::NormQuantize Norm(const float* weight, size_t padded_k, size_t group) const;
   absl::Status ReserveAttention();
+  // Makes a graph of the layers for steps like this one; without, they run as they are enqueued.
+  void Record(std::pair<size_t, uint32_t> key);
   cuda::Rows StepRows() const;
   absl::Status Status(int error, absl::string_view what) const;
 
@@ -152,6 +158,7 @@ class CudaStep {
   size_t attention_scratch_bytes_ = 0;
   // By (rows, greatest position rounded up).
   std::map<std::pair<size_t, uint32_t>, cuda::Graph> graphs_;
+  bool records_ = true;
 };
 
 }  // namespace octet

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/limits.h"
-#include "core/log.h"
 #include "core/status_macros.h"
 #include "kernels/cuda_library.h"
 #include "router/cuda_model.h"
@@ -36,21 +34,20 @@ CudaTransformer::CudaTransformer(const TransformerModel& model, TokenDispatcher*
       ctx_(ctx),
       limits_(limits) {}
 
-CudaTransformer::~CudaTransformer() = default;
+CudaTransformer::~CudaTransformer() {
+  // What was enqueued reads memory that goes before the step does.
+  if (step_ != nullptr) (void)step_->Wait();
+}
 
 absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
     const TransformerModel& model, TokenDispatcher* dispatcher, const ExecContext& ctx,
     const CudaTransformerOptions& options) {
   OCTET_ASSIGN_OR_RETURN(const cuda::CudaApi* api, OpenCudaApi());
-  int devices = 0;
-  OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->device_count(&devices), "counting devices"));
-  if (options.device < 0 || options.device >= devices) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("device: cuda:", options.device, ", there are ", devices, ", from 0"));
-  }
+  OCTET_RETURN_IF_ERROR(CheckCudaDevice(*api, options.device));
   OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->set_device(options.device), "choosing the device"));
   std::unique_ptr<CudaTransformer> out(new CudaTransformer(model, dispatcher, ctx, options.limits));
   out->local_ = !options.experts.empty();
+  out->on_failed_ = options.on_failed;
   if (out->local_) OCTET_RETURN_IF_ERROR(CheckReplies(model.wire_formats));
   const size_t layer_bytes =
       KvBlockLayerBytes(options.kv_dtype, model.config.kv_heads, model.config.head_dim);
@@ -65,6 +62,7 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
       std::min<size_t>(out->kv_blocks_ * kKvBlockPositions, model.config.context);
   OCTET_ASSIGN_OR_RETURN(
       out->model_, UploadModel(*api, model.config, model.weights, options.experts, positions));
+  out->model_->device = options.device;
   OCTET_RETURN_IF_ERROR(out->Allocate(options, *api));
   return out;
 }
@@ -89,8 +87,6 @@ absl::Status CudaTransformer::Allocate(const CudaTransformerOptions& options,
                                                  {cache_.get(), block_bytes, options.kv_dtype,
                                                   config_.kv_heads, config_.head_dim},
                                                  layer_bytes, limits));
-  failed_.assign(limits_.logit_rows_max * size_t{config_.vocab},
-                 std::numeric_limits<float>::quiet_NaN());
   return local_ ? absl::OkStatus() : AllocateHost(api);
 }
 
@@ -134,6 +130,16 @@ absl::Status CudaTransformer::AllocateHost(const cuda::CudaApi& api) {
 
 absl::Status CudaTransformer::Forward(const Batch& batch, size_t micro_batches,
                                       MonotonicTime give_up) {
+  const absl::Status status = Compute(batch, give_up);
+  Note(status);
+  return status;
+}
+
+void CudaTransformer::Note(const absl::Status& status) const {
+  if (absl::IsInternal(status) && on_failed_) on_failed_(status);
+}
+
+absl::Status CudaTransformer::Compute(const Batch& batch, MonotonicTime give_up) {
   OCTET_RETURN_IF_ERROR(step_->Begin(batch));
   if (local_) return step_->Layers();
   OCTET_RETURN_IF_ERROR(step_->Embed());
@@ -172,6 +178,7 @@ absl::Status CudaTransformer::RemoteExperts(const Batch& batch, LayerId layer,
   const TopK choice{rows, config_.top_k, host_chosen_, host_weights_};
   const auto handle = dispatcher_->Dispatch(batch.step, 0, layer, batch.prefill, wire, choice);
   OCTET_RETURN_IF_ERROR(dispatcher_->Combine(*handle, give_up, &reply_rows_));
+  OCTET_RETURN_IF_ERROR(step_->UseDevice());
   auto* replies = static_cast<float*>(replies_memory_.data);
   for (size_t i = 0; i < entries; ++i) {
     std::memcpy(replies + i * config_.hidden, reply_rows_[i], config_.hidden * sizeof(float));
@@ -182,11 +189,11 @@ absl::Status CudaTransformer::RemoteExperts(const Batch& batch, LayerId layer,
                         reinterpret_cast<const float*>(replies_.get()));
 }
 
-ConstTensorF32 CudaTransformer::Logits(const Batch& batch, size_t begin, size_t count) {
-  const auto logits = step_->Logits(absl::MakeConstSpan(batch.logit_rows).subspan(begin, count));
-  if (logits.ok()) return *logits;
-  LogError("the device failed: ", logits.status().message());
-  return ConstTensorF32(failed_.data(), count, config_.vocab);
+absl::StatusOr<ConstTensorF32> CudaTransformer::Logits(const Batch& batch, size_t begin,
+                                                       size_t count) {
+  auto logits = step_->Logits(absl::MakeConstSpan(batch.logit_rows).subspan(begin, count));
+  Note(logits.status());
+  return logits;
 }
 
 }  // namespace octet

@@ -3,6 +3,7 @@
 #define OCTET_ROUTER_CUDA_TRANSFORMER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct CudaTransformerOptions {
   uint64_t kv_cache_bytes = 0;
   // Experts that lie on the device too; empty: the dispatcher takes rows to theirs.
   absl::Span<const MappedExpert> experts;
+  // Hears, on the thread that steps, of a device that failed for good; may be null.
+  std::function<void(const absl::Status&)> on_failed;
 };
 
 // The same bits as Transformer. Micro-batches are not used: the device's launches overlap.
@@ -36,7 +39,7 @@ class CudaTransformer final : public ForwardPass {
   ~CudaTransformer() override;
 
   absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up) override;
-  ConstTensorF32 Logits(const Batch& batch, size_t begin, size_t count) override;
+  absl::StatusOr<ConstTensorF32> Logits(const Batch& batch, size_t begin, size_t count) override;
   const ModelConfig& config() const override { return config_; }
   size_t logit_rows_max() const override { return limits_.logit_rows_max; }
   const ExecContext& context() const override { return ctx_; }
@@ -48,6 +51,9 @@ class CudaTransformer final : public ForwardPass {
                   const ExecContext& ctx, const TransformerLimits& limits);
   absl::Status Allocate(const CudaTransformerOptions& options, const cuda::CudaApi& api);
   absl::Status AllocateHost(const cuda::CudaApi& api);
+  absl::Status Compute(const Batch& batch, MonotonicTime give_up);
+  // Tells on_failed of a device that failed.
+  void Note(const absl::Status& status) const;
   // One layer's experts through the dispatcher.
   absl::Status RemoteExperts(const Batch& batch, LayerId layer, MonotonicTime give_up);
 
@@ -61,7 +67,7 @@ class CudaTransformer final : public ForwardPass {
   std::shared_ptr<uint8_t> cache_;
   std::unique_ptr<CudaModel> model_;
   std::unique_ptr<CudaStep> step_;
-  std::vector<float> failed_;  // logits where there are none
+  std::function<void(const absl::Status&)> on_failed_;
 
   // Rows on their way to experts elsewhere and back: page-locked, and replies on the device.
   struct HostMemory {

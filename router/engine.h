@@ -3,6 +3,7 @@
 #define OCTET_ROUTER_ENGINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -42,6 +43,8 @@ struct EngineOptions {
   // dispatcher's are. Only read by Start.
   DeviceChoice device;
   const std::vector<MappedExpert>* device_experts = nullptr;
+  // Hears, on the engine's thread, of a device that failed for good; may be null.
+  std::function<void(const absl::Status&)> on_device_failed;
   // Told what the gates choose, where set; outlives the engine.
   GateStatistics* gate_statistics = nullptr;
   // Test hook: preempts the youngest request every n-th step; 0: only when the cache is full.

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/batch.h"
 #include "core/clock.h"
 #include "core/model_config.h"
@@ -29,7 +30,7 @@ class ForwardPass {
   // Logits [count, vocab] of rows batch.logit_rows[begin .. begin + count) of the last Forward that
   // succeeded, on the host; count <= logit_rows_max. Valid until the next call. Not a number where
   // a device has failed.
-  virtual ConstTensorF32 Logits(const Batch& batch, size_t begin, size_t count) = 0;
+  virtual absl::StatusOr<ConstTensorF32> Logits(const Batch& batch, size_t begin, size_t count) = 0;
 
   virtual const ModelConfig& config() const = 0;
   virtual size_t logit_rows_max() const = 0;

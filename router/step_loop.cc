@@ -141,14 +141,18 @@ void StepLoop::SampleBatch(const Batch& batch) {
   auto sequence = batch.sequences.begin();
   for (size_t begin = 0; begin < total;) {
     const size_t count = std::min(total - begin, transformer_->logit_rows_max());
-    const ConstTensorF32 logits = transformer_->Logits(batch, begin, count);
+    const absl::StatusOr<ConstTensorF32> logits = transformer_->Logits(batch, begin, count);
+    if (!logits.ok()) {
+      for (const BatchSequence& s : batch.sequences) Fail(s.request, logits.status());
+      return;
+    }
     rows_.clear();
     for (size_t i = begin; i < begin + count; ++i) {
       while (i >= sequence->logit_begin + sequence->logit_count) ++sequence;
       const bool last = i + 1 == sequence->logit_begin + sequence->logit_count;
       rows_.push_back({sequence->request, batch.positions[batch.logit_rows[i]], last,
                        last && sequence->sample,
-                       absl::MakeConstSpan(logits.row(i - begin), logits.cols), RowOutcome()});
+                       absl::MakeConstSpan(logits->row(i - begin), logits->cols), RowOutcome()});
     }
     ExamineRows();
     for (LogitRow& row : rows_) HandleRow(&row);

@@ -215,7 +215,9 @@ std::vector<float> LogitModel::Run(const std::vector<TokenId>& ids, size_t chunk
     }
     const absl::Status status = transformer_->Forward(batch, /*micro_batches=*/1, kNever);
     OCTET_CHECK(status.ok()) << status.ToString();
-    const ConstTensorF32 logits = transformer_->Logits(batch, 0, rows);
+    const auto computed = transformer_->Logits(batch, 0, rows);
+    OCTET_CHECK(computed.ok()) << computed.status().ToString();
+    const ConstTensorF32& logits = *computed;
     for (size_t i = 0; i < rows; ++i) {
       all.insert(all.end(), logits.row(i), logits.row(i) + logits.cols);
     }

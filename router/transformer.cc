@@ -132,7 +132,7 @@ absl::Status Transformer::Combine(const LayerRun& run, MicroBatch* part,
   return absl::OkStatus();
 }
 
-ConstTensorF32 Transformer::Logits(const Batch& batch, size_t begin, size_t count) {
+absl::StatusOr<ConstTensorF32> Transformer::Logits(const Batch& batch, size_t begin, size_t count) {
   OCTET_CHECK_LE(count, limits_.logit_rows_max);
   OCTET_CHECK_LE(begin + count, batch.logit_rows.size());
   // The layers are done with this buffer, and x must stay for the next slice.
@@ -144,7 +144,7 @@ ConstTensorF32 Transformer::Logits(const Batch& batch, size_t begin, size_t coun
   }
   RmsNorm(ctx_, wanted, model_.weights.final_norm, model_.config.rms_eps, wanted);
   MatMul(ctx_, model_.weights.head, wanted, logits);
-  return logits;
+  return ConstTensorF32(logits);
 }
 
 }  // namespace octet

@@ -50,7 +50,7 @@ class Transformer final : public ForwardPass {
               GateStatistics* statistics = nullptr);
 
   absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up) override;
-  ConstTensorF32 Logits(const Batch& batch, size_t begin, size_t count) override;
+  absl::StatusOr<ConstTensorF32> Logits(const Batch& batch, size_t begin, size_t count) override;
   const ModelConfig& config() const override { return model_.config; }
   size_t logit_rows_max() const override { return limits_.logit_rows_max; }
   const ExecContext& context() const override { return ctx_; }

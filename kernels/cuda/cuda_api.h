@@ -19,7 +19,7 @@
 namespace octet::cuda {
 
 // Raised whenever anything in this header changes: the two sides must be of one build.
-inline constexpr uint32_t kCudaApiVersion = 1;
+inline constexpr uint32_t kCudaApiVersion = 2;
 
 using Stream = void*;  // cudaStream_t
 using Graph = void*;   // cudaGraphExec_t
@@ -201,7 +201,8 @@ struct CudaApi {
   // ---- The integer path, and exact float products ----
   int (*quantize_rows)(Stream stream, const float* x, size_t rows, size_t k, size_t stride,
                        size_t padded_k, size_t group, int8_t* q, float* scales);
-  // Scratch of matmul_int, in bytes.
+  // The products of few rows may begin before the launch ahead of them in the stream has ended:
+  // that one must not write their weights. Scratch of matmul_int, in bytes.
   size_t (*matmul_scratch_bytes)(const WeightFormat& format, size_t k, size_t rows);
   int (*matmul_int)(Stream stream, const Matrix& w, const int8_t* q, const float* scales,
                     size_t rows, void* scratch, float* y, size_t y_stride);
@@ -263,8 +264,8 @@ struct CudaApi {
   int (*matmul_gate)(Stream stream, const GateProduct& call);
 };
 
-// The plugin's one exported symbol: null where `version` is not its own.
-using GetCudaApi = const CudaApi* (*)(uint32_t version);
+// The plugin's one exported symbol: null where `version` or the size of the table is not its own.
+using GetCudaApi = const CudaApi* (*)(uint32_t version, size_t bytes);
 inline constexpr char kGetCudaApiName[] = "octet_get_cuda_api";
 
 }  // namespace octet::cuda

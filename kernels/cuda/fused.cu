@@ -12,7 +12,7 @@
 #include "kernels/cuda/row_math.cuh"
 
 extern "C" __attribute__((visibility("default"))) const octet::cuda::CudaApi* octet_get_cuda_api(
-    uint32_t version);
+    uint32_t version, size_t bytes);
 
 namespace octet::cuda {
 namespace {
@@ -334,7 +334,7 @@ int RopeThenAppend(Stream stream, const RopeAppend& c) {
   if (head_dim % 2 != 0 || (!is_half && c.cache.dtype != DType::kF32)) return cudaErrorInvalidValue;
   if (c.rows.rows == 0) return 0;
   if (c.rows.rows > kRopeRowsMax) {
-    const CudaApi& api = *octet_get_cuda_api(kCudaApiVersion);
+    const CudaApi& api = *octet_get_cuda_api(kCudaApiVersion, sizeof(CudaApi));
     const auto turn = [&](size_t heads, float* x) {
       return api.apply_rope(stream, c.cos_table, c.sin_table, head_dim, c.rows, heads, x);
     };

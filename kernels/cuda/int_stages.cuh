@@ -153,9 +153,9 @@ class SkinnyProducer {
     };
 #pragma unroll
     for (uint32_t i = 0; i < P::kRows / 4; ++i) {
-      row_q_[i] = row(4 * i + lane_ / 8) * x.padded_k + lane_ % 8 * 16;
+      row_q_[i] = size_t{row(4 * i + lane_ / 8)} * x.padded_k + lane_ % 8 * 16;
     }
-    row_scales_ = row(lane_ % P::kRows) * x.groups;
+    row_scales_ = size_t{row(lane_ % P::kRows)} * x.groups;
   }
 
   __device__ __forceinline__ void Rows(uint32_t round, const QuantRows& x, uint32_t count) {
@@ -208,8 +208,8 @@ class SkinnyProducer {
   const uint32_t chunks_;
   const uint8_t* from_ = nullptr;
   size_t step_ = 0;
-  uint32_t row_q_[P::kRows / 4];
-  uint32_t row_scales_;
+  size_t row_q_[P::kRows / 4];
+  size_t row_scales_;
 };
 
 }  // namespace octet::cuda

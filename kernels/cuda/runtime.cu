@@ -8,12 +8,18 @@
 namespace octet::cuda {
 namespace {
 
+// Errors of these calls are answered here: a later launch must not find them as its own.
+int Answered(cudaError_t error) {
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return error;
+}
+
 const char* ErrorText(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 int GetDeviceProperties(int device, DeviceProperties* out) {
   cudaDeviceProp p;
   if (const cudaError_t error = cudaGetDeviceProperties(&p, device); error != cudaSuccess) {
-    return error;
+    return Answered(error);
   }
   std::strncpy(out->name, p.name, sizeof(out->name) - 1);
   out->name[sizeof(out->name) - 1] = '\0';
@@ -29,32 +35,32 @@ int MemoryFree(uint64_t* bytes) {
   size_t free_bytes = 0, total = 0;
   const cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
   *bytes = free_bytes;
-  return error;
+  return Answered(error);
 }
 
 int CreateStream(Stream* out) {
   cudaStream_t stream = nullptr;
   const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   *out = stream;
-  return error;
+  return Answered(error);
 }
 
 int EndCapture(Stream stream, Graph* out) {
   cudaGraph_t graph = nullptr;
   cudaError_t error = cudaStreamEndCapture(StreamOf(stream), &graph);
-  if (error != cudaSuccess) return error;
+  if (error != cudaSuccess) return Answered(error);
   cudaGraphExec_t executable = nullptr;
   error = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
   *out = executable;
-  return error;
+  return Answered(error);
 }
 
 int CreateEvent(void** out) {
   cudaEvent_t event = nullptr;
   const cudaError_t error = cudaEventCreate(&event);
   *out = event;
-  return error;
+  return Answered(error);
 }
 
 int ElapsedMs(void* from, void* to, float* out) {
@@ -68,13 +74,15 @@ int ElapsedMs(void* from, void* to, float* out) {
 void AddRuntime(CudaApi* api) {
   api->version = kCudaApiVersion;
   api->error_text = ErrorText;
-  api->device_count = [](int* count) -> int { return cudaGetDeviceCount(count); };
-  api->set_device = [](int device) -> int { return cudaSetDevice(device); };
+  api->device_count = [](int* count) -> int { return Answered(cudaGetDeviceCount(count)); };
+  api->set_device = [](int device) -> int { return Answered(cudaSetDevice(device)); };
   api->device_properties = GetDeviceProperties;
   api->memory_free = MemoryFree;
-  api->allocate = [](size_t bytes, void** out) -> int { return cudaMalloc(out, bytes); };
+  api->allocate = [](size_t bytes, void** out) -> int { return Answered(cudaMalloc(out, bytes)); };
   api->release = [](void* memory) { cudaFree(memory); };
-  api->allocate_host = [](size_t bytes, void** out) -> int { return cudaMallocHost(out, bytes); };
+  api->allocate_host = [](size_t bytes, void** out) -> int {
+    return Answered(cudaMallocHost(out, bytes));
+  };
   api->release_host = [](void* memory) { cudaFreeHost(memory); };
   api->create_stream = CreateStream;
   api->destroy_stream = [](Stream stream) { cudaStreamDestroy(StreamOf(stream)); };
@@ -86,7 +94,7 @@ void AddRuntime(CudaApi* api) {
     return cudaMemsetAsync(to, byte, bytes, StreamOf(stream));
   };
   api->begin_capture = [](Stream stream) -> int {
-    return cudaStreamBeginCapture(StreamOf(stream), cudaStreamCaptureModeThreadLocal);
+    return Answered(cudaStreamBeginCapture(StreamOf(stream), cudaStreamCaptureModeThreadLocal));
   };
   api->end_capture = EndCapture;
   api->launch_graph = [](Stream stream, Graph graph) -> int {
@@ -117,8 +125,10 @@ CudaApi MakeApi() {
 }  // namespace octet::cuda
 
 extern "C" __attribute__((visibility("default"))) const octet::cuda::CudaApi* octet_get_cuda_api(
-    uint32_t version) {
-  if (version != octet::cuda::kCudaApiVersion) return nullptr;
+    uint32_t version, size_t bytes) {
+  if (version != octet::cuda::kCudaApiVersion || bytes != sizeof(octet::cuda::CudaApi)) {
+    return nullptr;
+  }
   static const octet::cuda::CudaApi api = octet::cuda::MakeApi();
   return &api;
 }

@@ -27,9 +27,9 @@ TEST(PlanCommand, PrintsPlacementMemoryBytesTimesAndTheBound) {
   const ProcessResult result =
       Plan({"--model", "8x22b", "--gpus", "8", "--gpu", "h200", "--link", "100g"});
   ASSERT_EQ(result.exit_code, 0) << result.stderr_text;
-  for (const char* part :
-       {"8x22b: 56 layers, 8 experts, top 2", "8 h200 (measured on one)", "12.5 GB/s",
-        "GPU 0, with experts", "link bytes", "bound by", "tokens/s", "measured"}) {
+  for (const char* part : {"8x22b: 56 layers, 8 experts, top 2", "8 h200 (measured on one)",
+                           "12.5 GB/s", "GPU 0, with experts", "link bytes", "bound by", "tokens/s",
+                           "measured 309", "(not measured)", "prompt of 2048: "}) {
     EXPECT_THAT(result.stdout_text, HasSubstr(part));
   }
 }
@@ -60,6 +60,24 @@ TEST(PlanCommand, JsonHoldsTheSameAndAddsUp) {
   EXPECT_NEAR(plan["decode"]["seconds"].get<double>(), sum, 1e-9);
   EXPECT_EQ(plan["decode"]["phases"][plan["decode"]["bound"].get<std::string>()], longest);
   EXPECT_NEAR(plan["tokens_per_s"].get<double>(), 16 / sum, 1e-6 * 16 / sum);
+}
+
+TEST(PlanCommand, ComparesItselfToWhatWasMeasured) {
+  const ProcessResult result = Plan({"--output", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.stderr_text;
+  const json plan = json::parse(result.stdout_text);
+  ASSERT_EQ(plan["step_checks"].size(), 4u);
+  for (const json& check : plan["step_checks"]) {
+    EXPECT_NEAR(check["estimated_tokens_per_s"].get<double>() /
+                    check["measured_tokens_per_s"].get<double>(),
+                1, 0.25);
+    EXPECT_LE(check["own_experts_tokens_per_s"], check["estimated_tokens_per_s"]);
+  }
+  ASSERT_EQ(plan["prompt_checks"].size(), 2u);
+  for (const json& check : plan["prompt_checks"]) {
+    EXPECT_NEAR(check["estimated_seconds"].get<double>() / check["measured_seconds"].get<double>(),
+                1, 0.35);
+  }
 }
 
 TEST(PlanCommand, SaysThatAnH100IsScaledNotMeasured) {

@@ -44,6 +44,13 @@ absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes) {
       return Lease(memory, Giver{shared_from_this()});
     }
     if (bytes_ + size > kNcclPoolBytesMax) {
+      // No room for another: one that is idle and larger serves as well.
+      for (std::vector<RowMemory*>& larger : free_) {
+        if (larger.empty() || larger.back()->bytes < size) continue;
+        RowMemory* const memory = larger.back();
+        larger.pop_back();
+        return Lease(memory, Giver{shared_from_this()});
+      }
       return absl::ResourceExhaustedError(
           absl::StrCat("rows in flight take ", bytes_, " bytes already"));
     }

@@ -317,11 +317,11 @@ int CudaStep::EnqueueAttention(size_t layer) {
     Then(&error,
          [&] { return api_.matmul_int_many(stream_, targets, 3, q_, scales_, rows_, scratch_); });
   } else {
-    const std::pair<const cuda::Matrix*, float*> products[] = {
-        {&l.q, query_}, {&l.k, key_}, {&l.v, value_}};
-    for (const auto& [w, y] : products) {
-      Then(&error, [&] { return Quantize(w->format, normed_, c.hidden, rows_); });
-      Then(&error, [&] { return Product(*w, normed_, rows_, y); });
+    const cuda::MatMulTarget products[] = {
+        {l.q, query_, l.q.n}, {l.k, key_, l.k.n}, {l.v, value_, l.v.n}};
+    for (const cuda::MatMulTarget& p : products) {
+      Then(&error, [&] { return Quantize(p.w.format, normed_, c.hidden, rows_); });
+      Then(&error, [&] { return Product(p.w, normed_, rows_, p.y); });
     }
   }
   cuda::Cache cache = cache_;

@@ -33,7 +33,10 @@ class RandomDeviceMatrix {
       const uint64_t word = rng();
       std::memcpy(&panels[i], &word, 8);
     }
-    for (size_t p = 0; p < kDistinct; ++p) FillScales(format, layout, k, &panels[p * layout.bytes]);
+    for (size_t p = 0; p < kDistinct; ++p) {
+      Balance(format, &panels[p * layout.bytes + layout.values], layout.bytes - layout.values);
+      FillScales(format, layout, k, &panels[p * layout.bytes]);
+    }
     const size_t bytes = PanelCount(n) * layout.bytes;
     test::DeviceArray<uint8_t> packed(bytes);
     for (size_t at = 0; at < bytes; at += panels.size()) {
@@ -48,6 +51,19 @@ class RandomDeviceMatrix {
   size_t bytes() const { return memory_.size(); }
 
  private:
+  // The least code becomes zero, so that weights average to zero: an offset common to all of them
+  // would drown what tells the tokens of a model apart, and send them all to the same experts.
+  static void Balance(const WeightFormat& format, uint8_t* values, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) {
+      uint8_t& v = values[i];
+      if (format.bits == 8) {
+        if (v == 0x80) v = 0;
+        continue;
+      }
+      if ((v & 0x0f) == 0) v |= 0x08;
+      if ((v & 0xf0) == 0) v |= 0x80;
+    }
+  }
   static void FillScales(const WeightFormat& format, const PanelLayout& layout, size_t k,
                          uint8_t* panel) {
     const size_t groups = layout.padded_k / format.group;

@@ -173,6 +173,15 @@ void Run(CudaStep* step, Batch* batch) {
   }
 }
 
+// Experts that the last layer of the last step sent rows to.
+uint32_t ActiveExperts(const CudaStep& step, uint32_t rows) {
+  std::vector<uint32_t> chosen(rows * LayerShape().top_k);
+  Ok(Api().copy(step.stream(), chosen.data(), step.chosen(), chosen.size() * sizeof(uint32_t)));
+  Ok(Api().synchronize(step.stream()));
+  std::sort(chosen.begin(), chosen.end());
+  return static_cast<uint32_t>(std::unique(chosen.begin(), chosen.end()) - chosen.begin());
+}
+
 void BenchDecode(RandomModel* model, uint32_t sequences, const std::vector<BlockId>& blocks,
                  double copy_bandwidth) {
   constexpr uint32_t kContext = 512, kWarmUp = 4, kSteps = 64;
@@ -186,9 +195,11 @@ void BenchDecode(RandomModel* model, uint32_t sequences, const std::vector<Block
   }
   std::sort(times.begin(), times.end());
   const double step = times[times.size() / 2];
-  Report("decode 8x7b int4g128, " + std::to_string(sequences) + " sequences", sequences / step,
-         "tokens/s",
-         static_cast<double>(model->weight_bytes(sequences == 1 ? 2 : 8)) / step / copy_bandwidth);
+  const std::string name = "decode 8x7b int4g128, " + std::to_string(sequences) + " sequences";
+  const uint32_t active = ActiveExperts(*model->step, sequences);
+  Report(name, sequences / step, "tokens/s",
+         static_cast<double>(model->weight_bytes(active)) / step / copy_bandwidth);
+  Report(name + ", experts of the last layer with rows", active, "experts", 0);
 }
 
 void BenchPrompt(RandomModel* model, uint32_t tokens, const std::vector<BlockId>& blocks) {

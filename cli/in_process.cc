@@ -86,7 +86,7 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
   progress("loading router", 0, 1);
   OCTET_ASSIGN_OR_RETURN(RouterWeights weights, package.MapRouter(options.engine.threads));
   EngineOptions engine = options.engine;
-  engine.pool = std::make_shared<ThreadPool>(engine.threads);
+  engine.pool = std::make_shared<ThreadPool>(engine.threads, engine.cores);
   LocalExpertsOptions local;
   local.pool = engine.pool;
   local.cpu_level = options.engine.cpu_level;

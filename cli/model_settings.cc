@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "absl/strings/numbers.h"
+#include "cli/cores.h"
 #include "cli/embedded_model.h"
 #include "cli/terminal.h"
 #include "core/status_macros.h"
@@ -60,14 +61,15 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   options.itl_ms_max = settings.Float("itl-ms-max");
   const std::string micro_batches = settings.String("micro-batches");
   options.micro_batches = micro_batches == "auto" ? 0 : micro_batches == "1" ? 1 : 2;
-  const int threads = static_cast<int>(settings.Int("threads"));
-  options.threads = threads > 0 ? threads : AvailableCores();
+  OCTET_ASSIGN_OR_RETURN(options.threads, ThreadsFrom(settings));
+  OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
   OCTET_ASSIGN_OR_RETURN(options.device, DeviceFromName(settings.String("device")));
   return options;
 }
 
 absl::StatusOr<InProcessOptions> InProcessOptionsFrom(const Settings& settings) {
+  OCTET_RETURN_IF_ERROR(BindToNumaNode(settings));
   InProcessOptions options;
   OCTET_ASSIGN_OR_RETURN(options.model, ModelPath(settings));
   options.package.cache_directory = settings.String("cache-dir");

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "cli/command.h"
+#include "cli/cores.h"
 #include "cli/model_settings.h"
 #include "cli/ready_report.h"
 #include "cli/role.h"
@@ -17,6 +18,7 @@ namespace octet {
 namespace {
 
 absl::Status Run(const Settings& settings) {
+  OCTET_RETURN_IF_ERROR(BindToNumaNode(settings));
   RoleStop stop;
   const ReadyReporter reporter(static_cast<int>(settings.Int("ready-fd")));
   RouterServerOptions options;

@@ -112,7 +112,11 @@ std::vector<SettingSpec> ComputeSettings() {
   return {IntSetting("threads", "0", 0, 1024, "Threads for computing; 0: follows from the cores",
                      kCompute),
           ChoiceSetting("cpu-level", "auto", "auto|scalar|avx2|avx512",
-                        "Instruction set; results do not depend on it", kCompute)};
+                        "Instruction set; results do not depend on it", kCompute),
+          StringSetting("cores", "",
+                        "Cores to compute on, a thread each, as in 0-3,8; default: any", kCompute),
+          IntSetting("numa-node", "-1", -1, 1023,
+                     "NUMA node whose cores and memory to use; -1: any", kCompute)};
 }
 
 std::vector<SettingSpec> DeviceSettings() {

@@ -16,7 +16,7 @@ std::vector<SettingSpec> GeneralSettings();
 std::vector<SettingSpec> ModelSettings();
 // How a source is packed: --experts, --attention, --group, --reply, --upcycle, --upcycle-seed.
 std::vector<SettingSpec> PackSettings();
-// --threads, --cpu-level.
+// --threads, --cpu-level, --cores, --numa-node.
 std::vector<SettingSpec> ComputeSettings();
 // --device.
 std::vector<SettingSpec> DeviceSettings();

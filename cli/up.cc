@@ -7,13 +7,16 @@
 #include <string>
 #include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
+#include "cli/cores.h"
 #include "cli/model_settings.h"
 #include "cli/setting_table.h"
 #include "cli/stop_signals.h"
 #include "cli/supervisor.h"
 #include "cli/terminal.h"
+#include "core/cpu_list.h"
 #include "core/limits.h"
 #include "core/status_macros.h"
 
@@ -62,17 +65,29 @@ std::vector<std::string> RoleArgs(const Command& role, const Settings& settings)
   return args;
 }
 
+// Each worker starts where the one before it ends, so that they do not all take the first cores.
+void ShareCores(std::vector<int> cores, size_t worker_threads,
+                std::vector<std::vector<std::string>>* worker_args) {
+  for (std::vector<std::string>& args : *worker_args) {
+    for (std::string& arg : args) {
+      if (absl::StartsWith(arg, "--cores=")) arg = absl::StrCat("--cores=", FormatCpuList(cores));
+    }
+    std::rotate(cores.begin(),
+                cores.begin() + static_cast<ptrdiff_t>(worker_threads % cores.size()), cores.end());
+  }
+}
+
 ClusterPlan MakePlan(const Settings& settings, const std::string& package,
-                     const std::string& state_directory) {
+                     const std::string& state_directory, const std::vector<int>& cores) {
   ClusterPlan plan;
   const int64_t workers = settings.Int("workers");
-  const int cores = AvailableCores();
+  const int core_count = cores.empty() ? AvailableCores() : static_cast<int>(cores.size());
   // The router waits while workers compute, and they while it does: it may use all cores, they
   // share them.
-  const int64_t router_threads = settings.Int("threads") > 0 ? settings.Int("threads") : cores;
+  const int64_t router_threads = settings.Int("threads") > 0 ? settings.Int("threads") : core_count;
   const int64_t worker_threads = settings.Int("worker-threads") > 0
                                      ? settings.Int("worker-threads")
-                                     : std::max<int64_t>(1, cores / workers);
+                                     : std::max<int64_t>(1, core_count / workers);
   plan.coordinator_args = RoleArgs(CoordinatorCommand(), settings);
   plan.coordinator_args.push_back("--listen=127.0.0.1:0");
   plan.coordinator_args.push_back(absl::StrCat("--state-dir=", state_directory));
@@ -82,6 +97,7 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   worker.push_back(absl::StrCat("--model=", package));
   worker.push_back(absl::StrCat("--threads=", worker_threads));
   plan.worker_args.assign(static_cast<size_t>(workers), worker);
+  if (!cores.empty()) ShareCores(cores, static_cast<size_t>(worker_threads), &plan.worker_args);
   plan.router_args = RoleArgs(RouterCommand(), settings);
   plan.router_args.push_back(absl::StrCat("--listen=", settings.String("listen")));
   plan.router_args.push_back(absl::StrCat("--model=", package));
@@ -92,6 +108,8 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
 }
 
 absl::Status Run(const Settings& settings) {
+  OCTET_RETURN_IF_ERROR(BindToNumaNode(settings));  // the roles inherit it
+  OCTET_ASSIGN_OR_RETURN(const std::vector<int> cores, CoresFrom(settings));
   // Packed once, here, so that the processes only map files.
   std::string package;
   {
@@ -101,7 +119,7 @@ absl::Status Run(const Settings& settings) {
   OCTET_ASSIGN_OR_RETURN(const StateDirectory state,
                          StateDirectory::Make(settings.String("state-dir")));
   const SystemClock clock;
-  Supervisor supervisor(MakePlan(settings, package, state.path()), &clock,
+  Supervisor supervisor(MakePlan(settings, package, state.path(), cores), &clock,
                         [](const std::string& line) { PrintOut(line + "\n"); });
   return supervisor.Run();
 }

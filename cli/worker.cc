@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
+#include "cli/cores.h"
 #include "cli/model_settings.h"
 #include "cli/ready_report.h"
 #include "cli/role.h"
@@ -24,6 +25,7 @@ namespace octet {
 namespace {
 
 absl::Status Run(const Settings& settings) {
+  OCTET_RETURN_IF_ERROR(BindToNumaNode(settings));
   RoleStop stop;
   const ReadyReporter reporter(static_cast<int>(settings.Int("ready-fd")));
   WorkerServerOptions options;
@@ -35,8 +37,8 @@ absl::Status Run(const Settings& settings) {
   options.pid = static_cast<uint32_t>(getpid());
   options.incarnation = RandomId();
   options.memory_bytes = settings.Bytes("memory-bytes");
-  const int threads = static_cast<int>(settings.Int("threads"));
-  options.threads = threads > 0 ? threads : AvailableCores();
+  OCTET_ASSIGN_OR_RETURN(options.threads, ThreadsFrom(settings));
+  OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
   if (options.transport == TransportKind::kNccl) {

@@ -35,13 +35,14 @@ struct WorkerServer::Impl {
         clock(c),
         store(std::move(model)),
         load(store.model().experts),
-        executor(o.threads, o.cpu_level),
+        executor(o.threads, o.cpu_level, o.cores),
         loop(options.cuda != nullptr
                  ? WorkerLoop(CudaCompute(options.cuda, options.on_device_failed), clock, &load,
                               MakeDoorbell())
                  : WorkerLoop(
                        [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
                               absl::Span<const uint32_t> rows, TensorF32 out) {
+                         executor.context().pool->PinCaller();
                          return RunExpert(executor.context(), expert, layer, input, rows, out);
                        },
                        clock, &load, MakeDoorbell())),

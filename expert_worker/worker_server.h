@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/clock.h"
@@ -29,6 +30,7 @@ struct WorkerServerOptions {
   uint64_t incarnation = 0;   // random, of this process
   uint64_t memory_bytes = 0;  // budget for experts; 0: no bound
   int threads = 1;            // of the kernels
+  std::vector<int> cores;     // that they are pinned to; empty: any
   // kAuto: also through shared memory where that can be set up.
   TransportKind transport = TransportKind::kGrpc;
   std::string shm_directory;               // empty: ShmDirectory's choice

@@ -30,12 +30,17 @@ std::string CpuLevelName(CpuLevel level);
 // kernels.
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);
+  // Thread t runs on core cores[t % cores.size()]; on any core where `cores` is empty or the system
+  // refuses. Thread 0 is the caller, which is bound by PinCaller alone.
+  explicit ThreadPool(int threads, std::vector<int> cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const;
+  // Binds the calling thread, which is to call ParallelFor, to the core of thread 0. Threads that
+  // it starts later inherit that. Cheap when repeated.
+  void PinCaller() const;
   // Calls fn(index, thread) for every index in [0, count), each exactly once, spread over the
   // threads, and returns when all are done. `thread` is in [0, threads()).
   void ParallelFor(size_t count, absl::FunctionRef<void(size_t index, int thread)> fn);

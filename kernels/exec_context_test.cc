@@ -4,7 +4,10 @@
 
 #include <atomic>
 #include <cstring>
+#include <thread>
 #include <vector>
+
+#include "core/cpu_list.h"
 
 namespace octet {
 namespace {
@@ -25,6 +28,29 @@ TEST(ThreadPoolTest, EveryIndexRunsOnceOnAKnownThread) {
       ASSERT_TRUE(thread_ok);
     }
   }
+}
+
+TEST(ThreadPoolTest, ThreadsRunOnTheirCores) {
+  const std::vector<int> allowed = AllowedCores();
+  ASSERT_FALSE(allowed.empty());
+  const std::vector<int> cores = {allowed.back(), allowed.front()};
+  // A thread of its own, since PinCaller binds it for good.
+  std::thread([&] {
+    ThreadPool pool(2, cores);
+    EXPECT_EQ(AllowedCores(), allowed);
+    pool.PinCaller();
+    std::vector<std::vector<int>> seen(2);
+    std::atomic<int> arrived{0};
+    pool.ParallelFor(2, [&](size_t, int thread) {
+      seen[static_cast<size_t>(thread)] = AllowedCores();
+      // Else one thread may take both.
+      arrived.fetch_add(1);
+      while (arrived.load() < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(seen[0], std::vector<int>{cores[0]});
+    EXPECT_EQ(seen[1], std::vector<int>{cores[1]});
+  }).join();
+  EXPECT_EQ(AllowedCores(), allowed);
 }
 
 TEST(ThreadPoolTest, ResultsOfWorkersAreVisibleToTheCaller) {

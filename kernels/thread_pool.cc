@@ -2,8 +2,11 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "core/check.h"
+#include "core/cpu_list.h"
 #include "kernels/exec_context.h"
 
 namespace octet {
@@ -54,7 +57,9 @@ struct ThreadPool::Impl {
 
   void Work(int thread);
   void Loop(int thread);
+  void Pin(int thread) const;
 
+  std::vector<int> cores;
   std::vector<std::thread> workers;
   const Fn* fn = nullptr;
   size_t count = 0;
@@ -84,7 +89,12 @@ void ThreadPool::Impl::Work(int thread) {
   }
 }
 
+void ThreadPool::Impl::Pin(int thread) const {
+  if (!cores.empty()) (void)PinThisThread(cores[static_cast<size_t>(thread) % cores.size()]);
+}
+
 void ThreadPool::Impl::Loop(int thread) {
+  Pin(thread);
   uint32_t seen = 0;
   int64_t budget = worker_spin_ns;
   for (;;) {
@@ -96,10 +106,12 @@ void ThreadPool::Impl::Loop(int thread) {
   }
 }
 
-ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cores) : impl_(std::make_unique<Impl>()) {
   OCTET_CHECK_GE(threads, 1);
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  impl_->spin_ns = impl_->worker_spin_ns = threads <= cores ? kSpinNsMax : 0;
+  const int all = static_cast<int>(std::thread::hardware_concurrency());
+  const int usable = cores.empty() ? all : static_cast<int>(cores.size());
+  impl_->spin_ns = impl_->worker_spin_ns = threads <= usable ? kSpinNsMax : 0;
+  impl_->cores = std::move(cores);
   for (int t = 1; t < threads; ++t) {
     impl_->workers.emplace_back([impl = impl_.get(), t] { impl->Loop(t); });
   }
@@ -110,6 +122,13 @@ ThreadPool::~ThreadPool() {
   impl_->job.fetch_add(1, std::memory_order_acq_rel);
   impl_->job.notify_all();
   for (std::thread& worker : impl_->workers) worker.join();
+}
+
+void ThreadPool::PinCaller() const {
+  thread_local const Impl* pinned_by = nullptr;
+  if (pinned_by == impl_.get()) return;
+  pinned_by = impl_.get();
+  impl_->Pin(0);
 }
 
 int ThreadPool::threads() const { return static_cast<int>(impl_->workers.size()) + 1; }

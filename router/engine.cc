@@ -122,6 +122,7 @@ void Engine::Impl::Publish() {
 }
 
 void Engine::Impl::Run() {
+  pool->PinCaller();
   bool busy = false;
   while (TakeInbox(/*wait=*/!busy)) {
     busy = loop->Step();
@@ -198,8 +199,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   impl->dispatcher = dispatcher;
   impl->clock = clock;
   impl->vocab = config.vocab;
-  impl->pool =
-      options.pool != nullptr ? options.pool : std::make_shared<ThreadPool>(options.threads);
+  impl->pool = options.pool != nullptr
+                   ? options.pool
+                   : std::make_shared<ThreadPool>(options.threads, options.cores);
   const uint32_t running_max = std::min(options.running_max, options.step_tokens_max);
   TransformerLimits limits;
   limits.rows_max = options.step_tokens_max;

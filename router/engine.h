@@ -34,7 +34,8 @@ struct EngineOptions {
   // Parts that a step is computed in, so that attention hides the way to the experts: 1, 2, or 0:
   // what has been faster for such steps.
   uint32_t micro_batches = 1;
-  int threads = 1;  // of the router's kernels
+  int threads = 1;         // of the router's kernels
+  std::vector<int> cores;  // that they are pinned to; empty: any
   // In place of `threads`: a pool shared with experts that the loop's thread computes itself.
   std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use

@@ -10,7 +10,7 @@ packages_of() {
       echo ca-certificates g++ cmake ninja-build pkg-config ccache mold \
         libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev \
         libyaml-cpp-dev libcli11-dev nlohmann-json3-dev libsentencepiece-dev libpcre2-dev \
-        libsqlite3-dev libssl-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
+        libsqlite3-dev libhwloc-dev libssl-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
       ;;
     model) echo python3 python3-venv python3-pip ;;
     test) echo git procps python3 python3-venv python3-pip clang-format-14 clang-tidy-14 kubectl ;;

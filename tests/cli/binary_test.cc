@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "core/cpu_list.h"
 #include "rpc/channel.h"
 #include "tests/integration/process.h"
 
@@ -126,6 +128,40 @@ TEST_F(BinaryTest, GenerateFromIdsAsJson) {
   std::vector<std::string> other = args;
   other.push_back("--threads=2");
   EXPECT_EQ(json::parse(Octet(other).stdout_text)["token_ids"], answer["token_ids"]);
+}
+
+TEST_F(BinaryTest, CoresAndNodesDoNotChangeTheTokens) {
+  const std::vector<int> allowed = AllowedCores();
+  ASSERT_FALSE(allowed.empty());
+  const std::string ids = Write("ids", "5 17 60");
+  const std::vector<std::string> args = {
+      "generate",     "--model", Golden("mixtral-f32"), "--ids", ids,
+      "--max-tokens", "6",       "--ignore-eos",        "--json"};
+  const json plain = json::parse(Octet(args).stdout_text);
+  std::vector<std::string> bound = args;
+  bound.push_back("--numa-node=0");
+  bound.push_back("--cores=" + std::to_string(allowed.back()));
+  const ProcessResult result = Octet(bound);
+  // A container may forbid binding memory; that is an error too, not a silent default.
+  if (absl::StrContains(result.stderr_text, "cannot bind")) {
+    GTEST_SKIP() << "not run: " << LastLine(result.stderr_text);
+  }
+  ASSERT_EQ(result.exit_code, 0) << result.stderr_text;
+  EXPECT_EQ(json::parse(result.stdout_text)["token_ids"], plain["token_ids"]);
+}
+
+TEST_F(BinaryTest, CoresAndNodesThatThereAreNotAreNamed) {
+  const std::string ids = Write("ids", "5");
+  const std::pair<const char*, const char*> bad[] = {
+      {"--cores=1023", "cores: this process may not use core 1023; it may use "},
+      {"--cores=0-x", "\"0-x\""},
+      {"--numa-node=1023", "numa-node: 1023, this machine has "}};
+  for (const auto& [flag, message] : bad) {
+    const ProcessResult result =
+        Octet({"generate", "--model", Golden("mixtral-f32"), "--ids", ids, flag});
+    EXPECT_NE(result.exit_code, 0) << flag;
+    EXPECT_THAT(LastLine(result.stderr_text), HasSubstr(message));
+  }
 }
 
 TEST_F(BinaryTest, GenerateRefusesWhatIsNoId) {

@@ -65,7 +65,7 @@ def cpu_name():
 
 def cpu_levels():
     flags = pathlib.Path("/proc/cpuinfo").read_text()
-    return [f for f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16") if f in flags]
+    return [f for f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8") if f in flags]
 
 
 def main():

@@ -111,7 +111,7 @@ std::vector<SettingSpec> PackSettings() {
 std::vector<SettingSpec> ComputeSettings() {
   return {IntSetting("threads", "0", 0, 1024, "Threads for computing; 0: follows from the cores",
                      kCompute),
-          ChoiceSetting("cpu-level", "auto", "auto|scalar|avx2|avx512",
+          ChoiceSetting("cpu-level", "auto", "auto|scalar|avx2|avx512|amx",
                         "Instruction set; results do not depend on it", kCompute),
           StringSetting("cores", "",
                         "Cores to compute on, a thread each, as in 0-3,8; default: any", kCompute),

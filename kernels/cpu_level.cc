@@ -12,9 +12,11 @@ absl::StatusOr<CpuLevel> CpuLevelFromName(absl::string_view name) {
     level = CpuLevel::kAvx2;
   } else if (name == "avx512") {
     level = CpuLevel::kAvx512;
+  } else if (name == "amx") {
+    level = CpuLevel::kAmx;
   } else if (name != "auto") {
     return absl::InvalidArgumentError(absl::StrCat("unknown instruction set \"", name,
-                                                   "\"; allowed: auto, scalar, avx2, avx512"));
+                                                   "\"; allowed: auto, scalar, avx2, avx512, amx"));
   }
   if (level > best) {
     return absl::UnimplementedError(absl::StrCat("this CPU lacks the instruction set \"", name,
@@ -32,6 +34,8 @@ std::string CpuLevelName(CpuLevel level) {
       return "avx2";
     case CpuLevel::kAvx512:
       return "avx512";
+    case CpuLevel::kAmx:
+      return "amx";
   }
   return "unknown";
 }

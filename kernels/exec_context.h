@@ -16,11 +16,12 @@
 namespace octet {
 
 // Instruction sets with kernels of their own. All give the same bits; a higher one is only faster.
-enum class CpuLevel : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+enum class CpuLevel : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
 
-// The highest level this CPU runs (kAvx512 needs F, BW, DQ, VL and VNNI).
+// The highest level this CPU runs (kAvx512 needs F, BW, DQ, VL and VNNI; kAmx also tiles of
+// int8, which the system grants to this process at the first call).
 CpuLevel DetectCpuLevel();
-// "scalar", "avx2", "avx512", or "auto". UNIMPLEMENTED where this CPU lacks it.
+// "scalar", "avx2", "avx512", "amx", or "auto". UNIMPLEMENTED where this CPU lacks it.
 absl::StatusOr<CpuLevel> CpuLevelFromName(absl::string_view name);
 std::string CpuLevelName(CpuLevel level);
 

@@ -107,7 +107,8 @@ TEST(CpuLevelTest, NamesAreUnderstood) {
   EXPECT_EQ(*CpuLevelFromName("scalar"), CpuLevel::kScalar);
   EXPECT_EQ(*CpuLevelFromName("auto"), DetectCpuLevel());
   EXPECT_EQ(CpuLevelFromName("sse9").status().code(), absl::StatusCode::kInvalidArgument);
-  for (const CpuLevel level : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+  for (const CpuLevel level :
+       {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512, CpuLevel::kAmx}) {
     const auto named = CpuLevelFromName(CpuLevelName(level));
     if (level <= DetectCpuLevel()) {
       EXPECT_EQ(*named, level);

@@ -55,7 +55,8 @@ class AlignedBytes {
 // Levels this CPU runs, scalar first; names the others on stdout.
 inline std::vector<CpuLevel> AvailableLevels() {
   std::vector<CpuLevel> levels;
-  for (const CpuLevel level : {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512}) {
+  for (const CpuLevel level :
+       {CpuLevel::kScalar, CpuLevel::kAvx2, CpuLevel::kAvx512, CpuLevel::kAmx}) {
     if (level <= DetectCpuLevel()) {
       levels.push_back(level);
     } else {

@@ -147,6 +147,7 @@ struct KernelTable {
 
 const KernelTable& Avx2Kernels();
 const KernelTable& Avx512Kernels();
+const KernelTable& AmxKernels();  // those, and tiles for products of many rows
 
 }  // namespace octet
 

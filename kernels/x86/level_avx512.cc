@@ -1,4 +1,5 @@
-// Built with AVX-512 (F, BW, DQ, VL, VNNI). Includes nothing whose inline functions another file
+// Built with AVX-512 (F, BW, DQ, VL, VNNI), and with AMX for the one kernel that uses it (compilers
+// use tiles only where they are asked to). Includes nothing whose inline functions another file
 // could share.
 #include "kernels/x86/vec16_avx512.h"
 // The vector type comes first: the rest is written over it.
@@ -6,6 +7,7 @@
 //
 #include "kernels/x86/attention_kernels.h"
 #include "kernels/x86/float_kernels.h"
+#include "kernels/x86/int_amx.h"
 #include "kernels/x86/int_avx512.h"
 #include "kernels/x86/w4x_avx512.h"
 
@@ -45,6 +47,29 @@ const KernelTable& Avx512Kernels() {
       avx512::SumExp,
       avx512::ExpScaled,
   };
+  return kTable;
+}
+
+const KernelTable& AmxKernels() {
+  using avx512::AmxPanels;
+  using avx512::Codes;
+  using avx512::Scales;
+  static const KernelTable kTable = [] {
+    KernelTable table = Avx512Kernels();
+    const auto set = [&table](IntKernel kernel, auto panels) {
+      table.int_panels[static_cast<size_t>(kernel)] = panels;
+    };
+    set(IntKernel::kU4, AmxPanels<Codes::kNibbles, Scales::kF16, false>);
+    set(IntKernel::kU4Wide, AmxPanels<Codes::kNibbles, Scales::kF16, true>);
+    set(IntKernel::kU4Min, AmxPanels<Codes::kNibbles, Scales::kF16Min, false>);
+    set(IntKernel::kU4Super, AmxPanels<Codes::kNibbles, Scales::kSuper, false>);
+    set(IntKernel::kU5, AmxPanels<Codes::kBytes, Scales::kF16, false>);
+    set(IntKernel::kU5Min, AmxPanels<Codes::kBytes, Scales::kF16Min, false>);
+    set(IntKernel::kU5Super, AmxPanels<Codes::kBytes, Scales::kSuper, false>);
+    set(IntKernel::kS8, AmxPanels<Codes::kSigned, Scales::kF16, false>);
+    set(IntKernel::kS8Wide, AmxPanels<Codes::kSigned, Scales::kF16, true>);
+    return table;
+  }();
   return kTable;
 }
 

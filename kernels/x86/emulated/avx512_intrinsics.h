@@ -1,6 +1,6 @@
-// The AVX-512 intrinsics that kernels/x86 uses, computed with AVX2 or one lane at a time, under
-// their own names: lets a CPU without AVX-512 run the logic of those kernels in tests, bit for bit.
-// Semantics: Intel Intrinsics Guide. Included first, and by tests' builds alone.
+// The AVX-512 and AMX intrinsics that kernels/x86 uses, computed with AVX2 or one lane at a time,
+// under their own names: lets a CPU without AVX-512 run the logic of those kernels in tests, bit
+// for bit. Semantics: Intel Intrinsics Guide. Included first, and by tests' builds alone.
 #ifndef OCTET_KERNELS_X86_EMULATED_AVX512_INTRINSICS_H_
 #define OCTET_KERNELS_X86_EMULATED_AVX512_INTRINSICS_H_
 
@@ -88,6 +88,7 @@ inline Ints LoadSi(const void* p) {
   __builtin_memcpy(out.lane, p, 64);
   return out;
 }
+inline void StoreSi(void* p, Ints v) { __builtin_memcpy(p, v.lane, 64); }
 inline Floats MaskzLoaduPs(Mask16 m, const float* p) {
   return MapFloats([=](int i) { return m >> i & 1 ? p[i] : 0.0f; });
 }
@@ -248,6 +249,50 @@ inline Ints DpbusdEpi32(const Ints& sum, const Ints& a, const Ints& b) {
   });
 }
 
+// AMX: the eight tiles of a thread.
+struct Tiles {
+  uint8_t rows[8] = {};
+  uint16_t bytes[8] = {};
+  alignas(64) uint8_t data[8][16][64] = {};
+};
+inline thread_local Tiles tiles;
+
+inline void TileLoadConfig(const void* config) {
+  const uint8_t* bytes = static_cast<const uint8_t*>(config);
+  for (int t = 0; t < 8; ++t) {
+    __builtin_memcpy(&tiles.bytes[t], bytes + 16 + 2 * t, 2);
+    tiles.rows[t] = bytes[48 + t];
+  }
+  __builtin_memset(tiles.data, 0, sizeof(tiles.data));
+}
+inline void TileRelease() { tiles = Tiles(); }
+inline void TileZero(int t) { __builtin_memset(tiles.data[t], 0, sizeof(tiles.data[t])); }
+inline void TileLoad(int t, const void* base, long stride) {
+  TileZero(t);
+  for (int r = 0; r < tiles.rows[t]; ++r) {
+    __builtin_memcpy(tiles.data[t][r], static_cast<const uint8_t*>(base) + r * stride,
+                     tiles.bytes[t]);
+  }
+}
+inline void TileStore(int t, void* base, long stride) {
+  for (int r = 0; r < tiles.rows[t]; ++r) {
+    __builtin_memcpy(static_cast<uint8_t*>(base) + r * stride, tiles.data[t][r], tiles.bytes[t]);
+  }
+}
+inline void TileDpbssd(int to, int a, int b) {
+  for (int r = 0; r < tiles.rows[to]; ++r) {
+    for (int n = 0; n < tiles.bytes[to] / 4; ++n) {
+      int32_t sum = 0;
+      __builtin_memcpy(&sum, tiles.data[to][r] + 4 * n, 4);
+      for (int k = 0; k < tiles.bytes[a]; ++k) {
+        sum += static_cast<int8_t>(tiles.data[a][r][k]) *
+               static_cast<int8_t>(tiles.data[b][k / 4][4 * n + k % 4]);
+      }
+      __builtin_memcpy(tiles.data[to][r] + 4 * n, &sum, 4);
+    }
+  }
+}
+
 }  // namespace octet::emulated
 
 #define __m512 ::octet::emulated::Floats
@@ -305,10 +350,21 @@ inline Ints DpbusdEpi32(const Ints& sum, const Ints& a, const Ints& b) {
 #define _mm512_slli_epi32 ::octet::emulated::SlliEpi32
 #define _mm512_srai_epi32 ::octet::emulated::SraiEpi32
 #define _mm512_srli_epi32 ::octet::emulated::SrliEpi32
+#define _mm512_store_si512 ::octet::emulated::StoreSi
 #define _mm512_storeu_ps ::octet::emulated::StoreuPs
 #define _mm512_sub_epi8 ::octet::emulated::SubEpi8
 #define _mm512_sub_epi32 ::octet::emulated::SubEpi32
 #define _mm512_sub_ps ::octet::emulated::SubPs
 #define _mm512_xor_si512 ::octet::emulated::XorSi
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_zero
+#undef _tile_dpbssd
+#define _tile_loadconfig ::octet::emulated::TileLoadConfig
+#define _tile_release ::octet::emulated::TileRelease
+#define _tile_loadd ::octet::emulated::TileLoad
+#define _tile_stored ::octet::emulated::TileStore
+#define _tile_zero ::octet::emulated::TileZero
+#define _tile_dpbssd ::octet::emulated::TileDpbssd
 
 #endif  // OCTET_KERNELS_X86_EMULATED_AVX512_INTRINSICS_H_

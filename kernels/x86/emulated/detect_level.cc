@@ -5,7 +5,7 @@ namespace octet {
 // In place of kernels/detect_level.cc.
 CpuLevel DetectCpuLevel() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return avx2 ? CpuLevel::kAvx512 : CpuLevel::kScalar;
+  return avx2 ? CpuLevel::kAmx : CpuLevel::kScalar;
 }
 
 }  // namespace octet

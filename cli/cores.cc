@@ -9,7 +9,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "cli/model_settings.h"
 #include "core/cpu_list.h"
 #include "core/status_macros.h"
 
@@ -46,11 +45,14 @@ absl::StatusOr<std::vector<int>> CoresFrom(const Settings& settings) {
   return cores;
 }
 
-absl::StatusOr<int> ThreadsFrom(const Settings& settings) {
+int CoreCount(const std::vector<int>& cores) {
+  if (!cores.empty()) return static_cast<int>(cores.size());
+  return std::max(1, static_cast<int>(AllowedCores().size()));
+}
+
+int ThreadsFrom(const Settings& settings, const std::vector<int>& cores) {
   const int threads = static_cast<int>(settings.Int("threads"));
-  if (threads > 0) return threads;
-  OCTET_ASSIGN_OR_RETURN(const std::vector<int> cores, CoresFrom(settings));
-  return cores.empty() ? AvailableCores() : static_cast<int>(cores.size());
+  return threads > 0 ? threads : CoreCount(cores);
 }
 
 absl::Status BindToNumaNode(const Settings& settings) {

@@ -13,8 +13,10 @@ namespace octet {
 // `cores`. INVALID_ARGUMENT for a list that is none, and names a core that this process may not
 // use.
 absl::StatusOr<std::vector<int>> CoresFrom(const Settings& settings);
-// Threads for computing: `threads`, else one for each of `cores`, else for each available one.
-absl::StatusOr<int> ThreadsFrom(const Settings& settings);
+// How many `cores` are; where they are none, how many this process may use, at least 1.
+int CoreCount(const std::vector<int>& cores);
+// Threads for computing: `threads`, else CoreCount.
+int ThreadsFrom(const Settings& settings, const std::vector<int>& cores);
 
 // Binds this process, the memory that it takes from now on included, to the node that `numa-node`
 // names; nothing where it is -1. Before other threads start. INVALID_ARGUMENT names the nodes there

@@ -11,8 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/command.h"
+#include "cli/cores.h"
 #include "cli/embedded_model.h"
-#include "cli/model_settings.h"
 #include "cli/setting_table.h"
 #include "cli/terminal.h"
 #include "kernels/cuda_library.h"
@@ -43,7 +43,7 @@ Check CheckCpu() {
   const CpuLevel level = DetectCpuLevel();
   const bool slow = level == CpuLevel::kScalar;
   return {slow ? Verdict::kNote : Verdict::kOk, "cpu",
-          absl::StrCat(CpuLevelName(level), ", ", AvailableCores(), " cores",
+          absl::StrCat(CpuLevelName(level), ", ", CoreCount({}), " cores",
                        slow ? "; no AVX2: works, but slowly" : "")};
 }
 

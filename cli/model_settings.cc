@@ -1,9 +1,5 @@
 #include "cli/model_settings.h"
 
-#include <sched.h>
-
-#include <algorithm>
-
 #include "absl/strings/numbers.h"
 #include "cli/cores.h"
 #include "cli/embedded_model.h"
@@ -11,13 +7,6 @@
 #include "core/status_macros.h"
 
 namespace octet {
-
-int AvailableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(1, CPU_COUNT(&set));
-}
 
 PackOptions PackOptionsFrom(const Settings& settings) {
   PackOptions options;
@@ -61,8 +50,8 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   options.itl_ms_max = settings.Float("itl-ms-max");
   const std::string micro_batches = settings.String("micro-batches");
   options.micro_batches = micro_batches == "auto" ? 0 : micro_batches == "1" ? 1 : 2;
-  OCTET_ASSIGN_OR_RETURN(options.threads, ThreadsFrom(settings));
   OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
+  options.threads = ThreadsFrom(settings, options.cores);
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
   OCTET_ASSIGN_OR_RETURN(options.device, DeviceFromName(settings.String("device")));
   return options;

@@ -13,9 +13,6 @@
 
 namespace octet {
 
-// Cores this process may run on.
-int AvailableCores();
-
 PackOptions PackOptionsFrom(const Settings& settings);
 // `model`, or where it is not set the embedded one; NOT_FOUND where that is missing.
 absl::StatusOr<std::string> ModelPath(const Settings& settings);

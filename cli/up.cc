@@ -81,13 +81,12 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
                      const std::string& state_directory, const std::vector<int>& cores) {
   ClusterPlan plan;
   const int64_t workers = settings.Int("workers");
-  const int core_count = cores.empty() ? AvailableCores() : static_cast<int>(cores.size());
   // The router waits while workers compute, and they while it does: it may use all cores, they
   // share them.
-  const int64_t router_threads = settings.Int("threads") > 0 ? settings.Int("threads") : core_count;
+  const int router_threads = ThreadsFrom(settings, cores);
   const int64_t worker_threads = settings.Int("worker-threads") > 0
                                      ? settings.Int("worker-threads")
-                                     : std::max<int64_t>(1, core_count / workers);
+                                     : std::max<int64_t>(1, CoreCount(cores) / workers);
   plan.coordinator_args = RoleArgs(CoordinatorCommand(), settings);
   plan.coordinator_args.push_back("--listen=127.0.0.1:0");
   plan.coordinator_args.push_back(absl::StrCat("--state-dir=", state_directory));

@@ -37,8 +37,8 @@ absl::Status Run(const Settings& settings) {
   options.pid = static_cast<uint32_t>(getpid());
   options.incarnation = RandomId();
   options.memory_bytes = settings.Bytes("memory-bytes");
-  OCTET_ASSIGN_OR_RETURN(options.threads, ThreadsFrom(settings));
   OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
+  options.threads = ThreadsFrom(settings, options.cores);
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
   if (options.transport == TransportKind::kNccl) {

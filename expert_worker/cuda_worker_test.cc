@@ -58,10 +58,7 @@ TEST(CudaWorkerTest, ComputesTheHostsBits) {
     test::TestContext context(DetectCpuLevel(), 1);
     const WeightFormat weights = *WeightFormatFromName(format);
     for (const size_t rows : {1u, 9u, 100u}) {
-      std::mt19937 rng(static_cast<uint32_t>(rows));
-      std::normal_distribution<float> normal;
-      std::vector<float> x(rows * shape.hidden);
-      for (float& v : x) v = normal(rng);
+      const std::vector<float> x = test::Normal(rows * shape.hidden, static_cast<uint32_t>(rows));
       ExpertInput input;
       input.q = AllocQuantizedRows(context.ctx, weights, rows, shape.hidden);
       QuantizeRows(context.ctx, {x.data(), rows, shape.hidden}, input.q);

@@ -95,20 +95,6 @@ class Router {
   std::shared_ptr<NcclDeviceThread> device_;
 };
 
-// All reply rows of one layer, in slot order.
-std::vector<float> RunLayer(TokenDispatcher& dispatcher, const TestRows& rows,
-                            const TestChoice& choice, LayerId layer, bool prefill = false) {
-  auto handle = dispatcher.Dispatch(StepId(1), 0, layer, prefill, rows.view, choice.view);
-  std::vector<const float*> replies;
-  const MonotonicTime give_up = SystemClock().Now() + Duration::Millis(20'000);
-  const absl::Status status = dispatcher.Combine(*handle, give_up, &replies);
-  EXPECT_TRUE(status.ok()) << status;
-  std::vector<float> out;
-  if (!status.ok()) return out;
-  for (const float* row : replies) out.insert(out.end(), row, row + rows.view.format.hidden);
-  return out;
-}
-
 struct FormatCase {
   const char* format;
   ReplyDType reply;

@@ -10,8 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "core/clock.h"
 #include "expert_worker/expert_store.h"
 #include "expert_worker/worker_model.h"
+#include "transport/token_dispatcher.h"
 #include "transport/wire_rows.h"
 
 namespace octet {
@@ -140,6 +142,20 @@ inline TestChoice MakeTestChoice(size_t rows, size_t k, uint32_t experts, uint32
   c.weights.assign(c.experts.size(), 1.0f / static_cast<float>(k));
   c.view = {rows, k, c.experts.data(), c.weights.data()};
   return c;
+}
+
+// All reply rows of one layer, in slot order.
+inline std::vector<float> RunLayer(TokenDispatcher& dispatcher, const TestRows& rows,
+                                   const TestChoice& choice, LayerId layer, bool prefill = false) {
+  auto handle = dispatcher.Dispatch(StepId(1), 0, layer, prefill, rows.view, choice.view);
+  std::vector<const float*> replies;
+  const MonotonicTime give_up = SystemClock().Now() + Duration::Millis(20'000);
+  const absl::Status status = dispatcher.Combine(*handle, give_up, &replies);
+  EXPECT_TRUE(status.ok()) << status;
+  std::vector<float> out;
+  if (!status.ok()) return out;
+  for (const float* row : replies) out.insert(out.end(), row, row + rows.view.format.hidden);
+  return out;
 }
 
 }  // namespace octet

@@ -74,20 +74,6 @@ void WaitReady(const TokenDispatcher& dispatcher) {
   ASSERT_TRUE(dispatcher.Ready());
 }
 
-// All reply rows of one layer, in slot order.
-std::vector<float> RunLayer(TokenDispatcher& dispatcher, const TestRows& rows,
-                            const TestChoice& choice, LayerId layer) {
-  auto handle = dispatcher.Dispatch(StepId(1), 0, layer, false, rows.view, choice.view);
-  std::vector<const float*> replies;
-  const MonotonicTime give_up = SystemClock().Now() + Duration::Millis(20'000);
-  const absl::Status status = dispatcher.Combine(*handle, give_up, &replies);
-  EXPECT_TRUE(status.ok()) << status;
-  std::vector<float> out;
-  if (!status.ok()) return out;
-  for (const float* row : replies) out.insert(out.end(), row, row + rows.view.format.hidden);
-  return out;
-}
-
 // A cluster without coordinator over one kind of transport.
 class Wire {
  public:

@@ -15,6 +15,7 @@ namespace {
 
 using test::AvailableLevels;
 using test::FirstDifference;
+using test::Normal;
 using test::TestContext;
 
 struct Shape {
@@ -24,14 +25,6 @@ struct Shape {
   uint32_t window;
   DType dtype;
 };
-
-std::vector<float> Normal(size_t n, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
 
 // A cache whose every byte is NaN until it is written, with blocks handed out in a mixed order.
 class Cache {

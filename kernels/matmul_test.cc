@@ -334,13 +334,7 @@ TEST(ExpertFfnTest, LevelsBatchesAndThreadsGiveTheBitsOfTheReference) {
     const RandomMatrix gate(c.gate, c.middle, c.hidden, 1), up(c.gate, c.middle, c.hidden, 2),
         down(c.down, c.hidden, c.middle, 3);
     const ExpertWeights w{gate.w, up.w, down.w};
-    const std::vector<float> x = [&] {
-      std::mt19937 rng(4);
-      std::normal_distribution<float> normal;
-      std::vector<float> v(70 * c.hidden);
-      for (float& f : v) f = normal(rng);
-      return v;
-    }();
+    const std::vector<float> x = test::Normal(70 * c.hidden, 4);
     std::vector<uint32_t> all;
     for (uint32_t i = 0; i < 64; ++i) all.push_back(i * 37 % 70);
     TestContext scalar(CpuLevel::kScalar, 1);

@@ -15,15 +15,8 @@ namespace {
 
 using test::AvailableLevels;
 using test::FirstDifference;
+using test::Normal;
 using test::TestContext;
-
-std::vector<float> Normal(size_t n, uint32_t seed, float scale = 1.0f) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0.0f, scale);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
 
 // Runs `op` at every level with one and two threads, and expects one result.
 std::vector<float> SameEverywhere(const std::function<std::vector<float>(const ExecContext&)>& op) {

@@ -78,6 +78,14 @@ struct TestContext {
   ExecContext ctx;
 };
 
+inline std::vector<float> Normal(size_t n, uint32_t seed, float scale = 1.0f) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(rng);
+  return x;
+}
+
 // A random matrix of any named format, through GGUF blocks where the format has them (so that every
 // code and odd scales occur), else quantised from normal floats. `plain` keeps scales moderate.
 struct RandomMatrix {

@@ -16,6 +16,7 @@ namespace octet::cuda {
 namespace {
 
 using ::octet::test::FirstDifference;
+using ::octet::test::Normal;
 using ::octet::test::TestContext;
 using test::Api;
 using test::DeviceArray;
@@ -43,14 +44,6 @@ struct Work {
   size_t context;
   size_t rows;
 };
-
-std::vector<float> Normal(size_t n, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
 
 // Rows of one value each, mixed with others: scores that overflow, that all but vanish beside
 // others, that are subnormal, infinite, NaN. Few rows are huge, so that not all results are NaN.

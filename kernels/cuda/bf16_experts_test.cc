@@ -17,6 +17,7 @@
 namespace octet::cuda {
 namespace {
 
+using octet::test::Normal;
 using test::Api;
 using test::DeviceArray;
 using test::Ok;
@@ -34,14 +35,6 @@ std::vector<uint16_t> RandomBf16(size_t count, float scale, uint64_t seed) {
     v = F32ToBF16(static_cast<float>(bits) * scale / 2147483648.0f);
   }
   return values;
-}
-
-std::vector<float> RandomRows(size_t rows, size_t cols, uint32_t seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::vector<float> x(rows * cols);
-  for (float& v : x) v = normal(rng);
-  return x;
 }
 
 // Entries sorted by expert: the rows of each.
@@ -211,7 +204,7 @@ TEST(Bf16ExpertsTest, IsNearSumsInDouble) {
   uint32_t seed = 1;
   for (const auto& [hidden, middle] : kShapes) {
     const Layer layer(hidden, middle, 3, seed);
-    const std::vector<float> x = RandomRows(40, hidden, seed++);
+    const std::vector<float> x = Normal(40 * hidden, seed++);
     for (const uint32_t bound : kTilingBounds) {
       SCOPED_TRACE(testing::Message() << hidden << "x" << middle << ", bound " << bound);
       const Groups groups = {{5, 39}, {}, {0, 7, 7, 21, 30}};
@@ -231,7 +224,7 @@ TEST(Bf16ExpertsTest, BitsDoNotDependOnTheBatch) {
   OCTET_NEEDS_CUDA();
   constexpr uint32_t kRows = 300;
   const Layer layer(256, 320, 1, 7);
-  const std::vector<float> x = RandomRows(kRows, layer.hidden(), 8);
+  const std::vector<float> x = Normal(kRows * layer.hidden(), 8);
   const std::vector<float> alone = Alone(layer, x, kRows, 0);
   std::mt19937 rng(9);
   for (const uint32_t count : {2,  3,   7,   8,   9,   15,  16,  17,  32,  33,  63,  64,
@@ -251,7 +244,7 @@ TEST(Bf16ExpertsTest, ServesUnevenGroups) {
   OCTET_NEEDS_CUDA();
   constexpr uint32_t kRows = 280;
   const Layer layer(128, 192, 5, 11);
-  const std::vector<float> x = RandomRows(kRows, layer.hidden(), 12);
+  const std::vector<float> x = Normal(kRows * layer.hidden(), 12);
   std::vector<std::vector<float>> alone;
   for (size_t e = 0; e < layer.experts(); ++e) alone.push_back(Alone(layer, x, kRows, e));
   std::mt19937 rng(13);
@@ -280,7 +273,7 @@ TEST(Bf16ExpertsTest, ServesUnevenGroups) {
 TEST(Bf16ExpertsTest, NoRowsWriteNothing) {
   OCTET_NEEDS_CUDA();
   const Layer layer(128, 192, 2, 15);
-  const std::vector<float> x = RandomRows(1, layer.hidden(), 16);
+  const std::vector<float> x = Normal(layer.hidden(), 16);
   for (const uint32_t bound : kTilingBounds) {
     EXPECT_TRUE(layer.Run(x, {{}, {}}, bound, 4).empty());
   }
@@ -290,7 +283,7 @@ TEST(Bf16ExpertsTest, ABadRowFailsAlone) {
   OCTET_NEEDS_CUDA();
   constexpr uint32_t kRows = 20;
   const Layer layer(128, 192, 1, 17);
-  std::vector<float> x = RandomRows(kRows, layer.hidden(), 18);
+  std::vector<float> x = Normal(kRows * layer.hidden(), 18);
   std::vector<uint32_t> rows(kRows);
   std::iota(rows.begin(), rows.end(), 0u);
   const std::vector<float> good = layer.Run(x, {rows}, kRows);
@@ -319,7 +312,7 @@ TEST(Bf16ExpertsTest, RefusesOtherShapes) {
 TEST(Bf16ExpertsTest, RunsFromAGraph) {
   OCTET_NEEDS_CUDA();
   const Layer layer(128, 320, 1, 19);
-  const std::vector<float> x = RandomRows(2, layer.hidden(), 20);
+  const std::vector<float> x = Normal(2 * layer.hidden(), 20);
   const std::vector<float> expected = layer.Run(x, {{1, 0}}, 2);
   const DeviceArray<uint32_t> offsets(std::vector<uint32_t>{0, 2});
   const DeviceArray<uint32_t> rows(std::vector<uint32_t>{1, 0});
@@ -350,7 +343,7 @@ TEST(Bf16ExpertsTest, RunsFromAGraph) {
 TEST(Bf16ExpertsTest, ServesALargeExpert) {
   OCTET_NEEDS_CUDA();
   const Layer layer(4096, 14336, 1, 21);
-  const std::vector<float> x = RandomRows(5, layer.hidden(), 22);
+  const std::vector<float> x = Normal(5 * layer.hidden(), 22);
   const std::vector<uint32_t> rows = {4, 0, 2, 1, 3};
   const std::vector<float> alone = Alone(layer, x, 5, 0);
   ExpectNear(layer, x.data(), 0, alone.data());

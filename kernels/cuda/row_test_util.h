@@ -15,13 +15,7 @@
 
 namespace octet::cuda::test {
 
-inline std::vector<float> Normal(size_t n, uint32_t seed, float scale = 1.0f) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0.0f, scale);
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(rng);
-  return x;
-}
+using ::octet::test::Normal;
 
 // One row of each kind, over and over: plain, with a NaN, with infinities, zero, subnormal, the
 // least numbers there are, huge, negative zero, tiny, of few different values.

@@ -149,13 +149,14 @@ void RegisterAll() {
       }
     }
   }
-  for (const DType dtype : {DType::kF32, DType::kF16}) {
+  for (const auto& [dtype, dtype_name] :
+       {std::pair{DType::kF32, "f32"}, {DType::kF16, "f16"}, {DType::kI8, "int8"}}) {
     for (const size_t rows : {1, 512}) {
       for (const size_t head_dim : {64, 128}) {
-        const std::string name =
-            std::string("Attention/") + (dtype == DType::kF16 ? "f16" : "f32") +
-            "/rows:" + std::to_string(rows) + "/context:2048/dim:" + std::to_string(head_dim);
-        benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& s) {
+        const std::string name = std::string("Attention/") + dtype_name +
+                                 "/rows:" + std::to_string(rows) +
+                                 "/context:2048/dim:" + std::to_string(head_dim);
+        benchmark::RegisterBenchmark(name.c_str(), [=, dtype = dtype](benchmark::State& s) {
           BM_Attention(s, dtype, rows, head_dim, threads);
         })->UseRealTime();
       }

@@ -10,6 +10,7 @@ figure is a median. Packs the model first, so that starts are short.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import statistics
@@ -57,7 +58,7 @@ class Cluster:
         # A network's round trip is one of gRPC.
         transport = ["--transport", args.transport if rtt_ms == 0 else "grpc"]
         self.start([args.octet, "coordinator", "--listen", coordinator, "--state-dir", directory / "state",
-                    "--replication", 1])
+                    "--replication", args.replication])
         for _ in range(workers):
             listen = free_port()
             advertise = listen
@@ -65,7 +66,8 @@ class Cluster:
                 proxy = self.start([args.proxy, listen, round(rtt_ms * 500)])
                 advertise = int(proxy.line())
             self.start([args.octet, "worker", "--model", args.packed, "--listen", f"127.0.0.1:{listen}", "--advertise",
-                        f"127.0.0.1:{advertise}", "--coordinator", coordinator, "--threads", 1, *transport])
+                        f"127.0.0.1:{advertise}", "--coordinator", coordinator, "--threads", args.worker_threads, *transport,
+                        *args.worker_flag])
         self.address = f"127.0.0.1:{free_port()}"
         self.start([args.octet, "router", "--model", args.packed, "--listen", self.address, "--coordinator", coordinator,
                     "--threads", args.threads, "--micro-batches", micro_batches, *transport, *args.router_flag])
@@ -113,13 +115,21 @@ def main():
     parser.add_argument("--micro-batches", type=numbers(str), default=["auto"])
     parser.add_argument("--transport", choices=["grpc", "shm"], default="grpc", help="without a round trip to add")
     parser.add_argument("--router-flag", action="append", default=[], help="one more flag of octet router, as --a=b")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--worker-flag", action="append", default=[], help="one more flag of octet worker, as --a=b")
+    parser.add_argument("--threads", type=int, default=2, help="of the router")
+    parser.add_argument("--worker-threads", type=int, default=2, help="of each worker")
+    parser.add_argument("--pin", action="store_true", help="one thread of each role a core")
+    parser.add_argument("--replication", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
 
+    # As `octet up` does where threads outnumber cores.
+    shared = ["--spin=off"] + (["--cores", ",".join(map(str, sorted(os.sched_getaffinity(0))))] if args.pin else [])
+    args.router_flag += shared
+    args.worker_flag += shared
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     print(f"{cpu.group(1) if cpu else 'unknown CPU'}, {pathlib.Path(args.model).name}, median of {args.rounds} rounds\n")
     print("| workers | round trip, ms | micro-batches | sequences | cluster tok/s | one process tok/s | ratio |")

@@ -86,7 +86,7 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
   progress("loading router", 0, 1);
   OCTET_ASSIGN_OR_RETURN(RouterWeights weights, package.MapRouter(options.engine.threads));
   EngineOptions engine = options.engine;
-  engine.pool = std::make_shared<ThreadPool>(engine.threads, engine.cores);
+  engine.pool = std::make_shared<ThreadPool>(engine.threads, engine.cores, engine.spin);
   LocalExpertsOptions local;
   local.pool = engine.pool;
   local.cpu_level = options.engine.cpu_level;
@@ -122,7 +122,7 @@ absl::StatusOr<std::unique_ptr<InProcessModel>> InProcessModel::Open(
   OCTET_ASSIGN_OR_RETURN(model->engine_,
                          Engine::Start(model->package_, std::move(weights), tokenizer,
                                        model->dispatcher_.get(), &model->clock_, engine));
-  ModelIdentity identity{package.config(), package.name(), package.compute_digest(),
+  ModelIdentity identity{package.config(), package.name(), model->engine_->compute_digest(),
                          model->engine_->context_max()};
   model->served_ = std::make_shared<ServedModel>(std::move(identity), std::move(tokenizer));
   return model;

@@ -20,6 +20,11 @@ PackOptions PackOptionsFrom(const Settings& settings) {
   return options;
 }
 
+DType KvDTypeFrom(const Settings& settings) {
+  const std::string name = settings.String("kv-dtype");
+  return name == "f32" ? DType::kF32 : name == "int8" ? DType::kI8 : DType::kF16;
+}
+
 absl::StatusOr<std::string> ModelPath(const Settings& settings) {
   if (settings.IsSet("model")) return settings.String("model");
   return FindEmbeddedModel(ExecutableDirectory());
@@ -40,7 +45,7 @@ absl::StatusOr<std::shared_ptr<const ModelPackage>> OpenPackage(const Settings& 
 absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   EngineOptions options;
   options.kv_cache_bytes = settings.Bytes("kv-cache-bytes");
-  options.kv_dtype = settings.String("kv-dtype") == "f32" ? DType::kF32 : DType::kF16;
+  options.kv_dtype = KvDTypeFrom(settings);
   options.prefix_cache = settings.String("prefix-cache") == "on";
   options.context_max = static_cast<uint32_t>(settings.Int("context-max"));
   options.running_max = static_cast<uint32_t>(settings.Int("running-max"));
@@ -52,6 +57,7 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   options.micro_batches = micro_batches == "auto" ? 0 : micro_batches == "1" ? 1 : 2;
   OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
   options.threads = ThreadsFrom(settings, options.cores);
+  options.spin = settings.String("spin") == "on";
   OCTET_ASSIGN_OR_RETURN(options.cpu_level, CpuLevelFromName(settings.String("cpu-level")));
   OCTET_ASSIGN_OR_RETURN(options.device, DeviceFromName(settings.String("device")));
   return options;

@@ -14,6 +14,8 @@
 namespace octet {
 
 PackOptions PackOptionsFrom(const Settings& settings);
+// `kv-dtype`.
+DType KvDTypeFrom(const Settings& settings);
 // `model`, or where it is not set the embedded one; NOT_FOUND where that is missing.
 absl::StatusOr<std::string> ModelPath(const Settings& settings);
 // Opens ModelPath (packing it first where it is a source) with a progress bar.

@@ -115,6 +115,10 @@ std::vector<SettingSpec> ComputeSettings() {
                         "Instruction set; results do not depend on it", kCompute),
           StringSetting("cores", "",
                         "Cores to compute on, a thread each, as in 0-3,8; default: any", kCompute),
+          ChoiceSetting("spin", "on", "on|off",
+                        "Threads wait awake for each other for up to 50 us; off where other "
+                        "processes compute on the same cores",
+                        kCompute),
           IntSetting("numa-node", "-1", -1, 1023,
                      "NUMA node whose cores and memory to use; -1: any", kCompute)};
 }
@@ -133,7 +137,8 @@ std::vector<SettingSpec> EngineSettings() {
   cache.max = 1e15;
   return {
       cache,
-      ChoiceSetting("kv-dtype", "f16", "f16|f32", "Type of keys and values", kEngine),
+      ChoiceSetting("kv-dtype", "f16", "f16|f32|int8",
+                    "Type of keys and values; int8 on the CPU only", kEngine),
       ChoiceSetting("prefix-cache", "on", "on|off",
                     "Keep keys and values for prompts that begin alike", kEngine),
       IntSetting("context-max", "0", 0, kContextMax,

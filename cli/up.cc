@@ -65,6 +65,17 @@ std::vector<std::string> RoleArgs(const Command& role, const Settings& settings)
   return args;
 }
 
+// A worker computes an expert on as many cores as it may, since few experts are asked at a time:
+// all cores up to this, and beyond it a fair share of them.
+constexpr int64_t kWorkerThreadsShared = 8;
+
+int64_t WorkerThreads(const Settings& settings, int64_t cores) {
+  const int64_t asked = settings.Int("worker-threads");
+  if (asked > 0) return asked;
+  const int64_t share = cores / settings.Int("workers");
+  return std::min(cores, std::max(share, kWorkerThreadsShared));
+}
+
 // Each worker starts where the one before it ends, so that they do not all take the first cores.
 void ShareCores(std::vector<int> cores, size_t worker_threads,
                 std::vector<std::vector<std::string>>* worker_args) {
@@ -84,9 +95,10 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   // The router waits while workers compute, and they while it does: it may use all cores, they
   // share them.
   const int router_threads = ThreadsFrom(settings, cores);
-  const int64_t worker_threads = settings.Int("worker-threads") > 0
-                                     ? settings.Int("worker-threads")
-                                     : std::max<int64_t>(1, CoreCount(cores) / workers);
+  const int64_t worker_threads = WorkerThreads(settings, CoreCount(cores));
+  // Where threads outnumber cores, one that waits awake keeps another from its work.
+  const bool crowded = workers * worker_threads + router_threads > CoreCount(cores);
+  const std::string spin = absl::StrCat("--spin=", crowded ? "off" : "on");
   plan.coordinator_args = RoleArgs(CoordinatorCommand(), settings);
   plan.coordinator_args.push_back("--listen=127.0.0.1:0");
   plan.coordinator_args.push_back(absl::StrCat("--state-dir=", state_directory));
@@ -95,12 +107,14 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   worker.push_back("--listen=127.0.0.1:0");
   worker.push_back(absl::StrCat("--model=", package));
   worker.push_back(absl::StrCat("--threads=", worker_threads));
+  if (!settings.IsSet("spin")) worker.push_back(spin);
   plan.worker_args.assign(static_cast<size_t>(workers), worker);
   if (!cores.empty()) ShareCores(cores, static_cast<size_t>(worker_threads), &plan.worker_args);
   plan.router_args = RoleArgs(RouterCommand(), settings);
   plan.router_args.push_back(absl::StrCat("--listen=", settings.String("listen")));
   plan.router_args.push_back(absl::StrCat("--model=", package));
   plan.router_args.push_back(absl::StrCat("--threads=", router_threads));
+  if (!settings.IsSet("spin")) plan.router_args.push_back(spin);
   plan.start_timeout = Duration::Millis(settings.Int("start-timeout-ms"));
   plan.stop_timeout = Duration::Millis(settings.Int("drain-timeout-ms") + 5'000);
   return plan;
@@ -136,7 +150,7 @@ Command UpCommand() {
             {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
              IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
              IntSetting("worker-threads", "0", 0, 1024,
-                        "Threads of a worker; 0: the cores shared out", group),
+                        "Threads of a worker; 0: one a core, or a share of more than 8", group),
              StringSetting("state-dir", "",
                            "Where the coordinator keeps its state; default: gone "
                            "at the end",

@@ -39,6 +39,7 @@ absl::Status Run(const Settings& settings) {
   options.memory_bytes = settings.Bytes("memory-bytes");
   OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
   options.threads = ThreadsFrom(settings, options.cores);
+  options.spin = settings.String("spin") == "on";
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
   if (options.transport == TransportKind::kNccl) {

@@ -17,8 +17,8 @@ absl::Status RunExpert(const ExecContext& ctx, const MappedExpert& expert, Layer
   return absl::OkStatus();
 }
 
-ExpertExecutor::ExpertExecutor(int threads, CpuLevel level, std::vector<int> cores)
-    : ExpertExecutor(std::make_shared<ThreadPool>(threads, std::move(cores)), level) {}
+ExpertExecutor::ExpertExecutor(int threads, CpuLevel level, std::vector<int> cores, bool spin)
+    : ExpertExecutor(std::make_shared<ThreadPool>(threads, std::move(cores), spin), level) {}
 
 ExpertExecutor::ExpertExecutor(std::shared_ptr<ThreadPool> pool, CpuLevel level)
     : pool_(std::move(pool)) {

@@ -23,7 +23,7 @@ absl::Status RunExpert(const ExecContext& ctx, const MappedExpert& expert, Layer
 // An execution context with a pool and an arena of its own. Belongs to one thread at a time.
 class ExpertExecutor {
  public:
-  ExpertExecutor(int threads, CpuLevel level, std::vector<int> cores = {});
+  ExpertExecutor(int threads, CpuLevel level, std::vector<int> cores = {}, bool spin = true);
   // Over a pool that it shares with the other kernels of the thread that calls them.
   ExpertExecutor(std::shared_ptr<ThreadPool> pool, CpuLevel level);
   const ExecContext& context() const { return context_; }

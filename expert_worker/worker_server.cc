@@ -35,7 +35,7 @@ struct WorkerServer::Impl {
         clock(c),
         store(std::move(model)),
         load(store.model().experts),
-        executor(o.threads, o.cpu_level, o.cores),
+        executor(o.threads, o.cpu_level, o.cores, o.spin),
         loop(options.cuda != nullptr
                  ? WorkerLoop(CudaCompute(options.cuda, options.on_device_failed), clock, &load,
                               MakeDoorbell())

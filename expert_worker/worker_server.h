@@ -31,6 +31,7 @@ struct WorkerServerOptions {
   uint64_t memory_bytes = 0;  // budget for experts; 0: no bound
   int threads = 1;            // of the kernels
   std::vector<int> cores;     // that they are pinned to; empty: any
+  bool spin = true;           // they wait awake for each other for a moment
   // kAuto: also through shared memory where that can be set up.
   TransportKind transport = TransportKind::kGrpc;
   std::string shm_directory;               // empty: ShmDirectory's choice

@@ -13,8 +13,12 @@ namespace {
 
 constexpr size_t kBlock = kKvBlockPositions;
 
+// Codes of a head while they are made: whole vectors of 16.
+size_t PaddedHead(size_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
 void CheckSequences(const KvLayer& cache, absl::Span<const SequenceRows> sequences, size_t rows) {
-  OCTET_CHECK(cache.dtype == DType::kF32 || cache.dtype == DType::kF16);
+  OCTET_CHECK(cache.dtype == DType::kF32 || cache.dtype == DType::kF16 ||
+              cache.dtype == DType::kI8);
   for (const SequenceRows& s : sequences) {
     OCTET_CHECK_LE(s.row_begin + s.rows, rows);
     OCTET_CHECK_GE(s.blocks.size() * kBlock, size_t{s.position_begin} + s.rows);
@@ -35,10 +39,11 @@ void RoundRow(const KernelTable* table, DType dtype, const float* x, size_t n, u
   }
 }
 
-// Element is uint32_t or uint16_t: the bits of one f32 or f16.
+// Element: as wide as one of the cache's. Consecutive heads of `k_row` and `v_row` are
+// `head_stride` elements apart.
 template <typename Element>
-void StoreRow(const KvLayer& cache, const uint8_t* k_row, const uint8_t* v_row, size_t slot,
-              uint8_t* block) {
+void StoreRow(const KvLayer& cache, const uint8_t* k_row, const uint8_t* v_row, size_t head_stride,
+              size_t slot, uint8_t* block) {
   const size_t head_dim = cache.head_dim;
   const auto* k = reinterpret_cast<const Element*>(k_row);
   const auto* v = reinterpret_cast<const Element*>(v_row);
@@ -46,26 +51,57 @@ void StoreRow(const KvLayer& cache, const uint8_t* k_row, const uint8_t* v_row, 
   auto* values = keys + cache.kv_heads * head_dim * kBlock;
   for (size_t h = 0; h < cache.kv_heads; ++h) {
     Element* key = keys + h * head_dim * kBlock + slot;
-    for (size_t d = 0; d < head_dim; ++d) key[d * kBlock] = k[h * head_dim + d];
-    std::memcpy(values + (h * kBlock + slot) * head_dim, v + h * head_dim,
+    for (size_t d = 0; d < head_dim; ++d) key[d * kBlock] = k[h * head_stride + d];
+    std::memcpy(values + (h * kBlock + slot) * head_dim, v + h * head_stride,
                 head_dim * sizeof(Element));
+  }
+}
+
+// Bytes that one rounded row of k or of v takes before it is stored.
+size_t RoundedRowBytes(const KvLayer& cache) {
+  if (cache.dtype == DType::kI8) return cache.kv_heads * PaddedHead(cache.head_dim);
+  return cache.kv_heads * cache.head_dim * DTypeBytes(cache.dtype);
+}
+
+// Quantises each head of a row as one group; `scales` are those of kv head 0 at the row's slot, one
+// block apart for each further head.
+void QuantizeHeads(const KernelTable* table, const KvLayer& cache, const float* x, uint8_t* out,
+                   float* scales) {
+  const size_t padded = PaddedHead(cache.head_dim);
+  const auto quantize = table != nullptr ? table->quantize_row : reference::QuantizeRow;
+  for (size_t h = 0; h < cache.kv_heads; ++h) {
+    quantize(x + h * cache.head_dim, cache.head_dim, padded, padded,
+             reinterpret_cast<int8_t*>(out + h * padded), scales + h * kBlock);
+  }
+}
+
+void AppendRow(const KernelTable* table, const KvLayer& cache, const float* k, const float* v,
+               size_t slot, uint8_t* rounded, uint8_t* block) {
+  const size_t columns = cache.kv_heads * cache.head_dim;
+  uint8_t* rounded_v = rounded + RoundedRowBytes(cache);
+  if (cache.dtype == DType::kI8) {
+    auto* scales = reinterpret_cast<float*>(block + 2 * columns * kBlock) + slot;
+    QuantizeHeads(table, cache, k, rounded, scales);
+    QuantizeHeads(table, cache, v, rounded_v, scales + cache.kv_heads * kBlock);
+    return StoreRow<uint8_t>(cache, rounded, rounded_v, PaddedHead(cache.head_dim), slot, block);
+  }
+  RoundRow(table, cache.dtype, k, columns, rounded);
+  RoundRow(table, cache.dtype, v, columns, rounded_v);
+  if (cache.dtype == DType::kF32) {
+    StoreRow<uint32_t>(cache, rounded, rounded_v, cache.head_dim, slot, block);
+  } else {
+    StoreRow<uint16_t>(cache, rounded, rounded_v, cache.head_dim, slot, block);
   }
 }
 
 // Rows [begin, end) of one sequence.
 void AppendRows(const KernelTable* table, const KvLayer& cache, const SequenceRows& s, size_t begin,
                 size_t end, ConstTensorF32 k, ConstTensorF32 v, uint8_t* rounded) {
-  const size_t bytes = k.cols * DTypeBytes(cache.dtype);
   for (size_t i = begin; i < end; ++i) {
     const size_t position = s.position_begin + i;
     uint8_t* block = cache.data + s.blocks[position / kBlock].value() * cache.block_stride_bytes;
-    RoundRow(table, cache.dtype, k.row(s.row_begin + i), k.cols, rounded);
-    RoundRow(table, cache.dtype, v.row(s.row_begin + i), k.cols, rounded + bytes);
-    if (cache.dtype == DType::kF32) {
-      StoreRow<uint32_t>(cache, rounded, rounded + bytes, position % kBlock, block);
-    } else {
-      StoreRow<uint16_t>(cache, rounded, rounded + bytes, position % kBlock, block);
-    }
+    AppendRow(table, cache, k.row(s.row_begin + i), v.row(s.row_begin + i), position % kBlock,
+              rounded, block);
   }
 }
 
@@ -94,7 +130,7 @@ void AttendShare(const AttentionCall& call, const Share& share, float* scratch) 
   task.cache = call.cache.data;
   task.block_stride = call.cache.block_stride_bytes;
   task.blocks = reinterpret_cast<const uint32_t*>(s.blocks.data());
-  task.half = call.cache.dtype == DType::kF16;
+  task.dtype = call.cache.dtype;
   task.kv_heads = call.cache.kv_heads;
   task.head_dim = call.cache.head_dim;
   task.kv_head = share.kv_head;
@@ -152,7 +188,8 @@ void FastAttention(const ExecContext& ctx, const AttentionCall& call,
 }  // namespace
 
 size_t KvBlockLayerBytes(DType dtype, size_t kv_heads, size_t head_dim) {
-  return 2 * kBlock * kv_heads * head_dim * DTypeBytes(dtype);
+  const size_t scale_bytes = dtype == DType::kI8 ? sizeof(float) : 0;
+  return 2 * kBlock * kv_heads * (head_dim * DTypeBytes(dtype) + scale_bytes);
 }
 
 void AppendKv(const ExecContext& ctx, const KvLayer& cache,
@@ -161,7 +198,7 @@ void AppendKv(const ExecContext& ctx, const KvLayer& cache,
   OCTET_CHECK(k.cols == cache.kv_heads * cache.head_dim && v.cols == k.cols && v.rows == k.rows);
   const KernelTable* table = FastKernels(ctx.level);
   Scratch scratch(ctx);
-  const size_t row_bytes = 2 * k.cols * DTypeBytes(cache.dtype);
+  const size_t row_bytes = 2 * RoundedRowBytes(cache);
   uint8_t* rounded = scratch.Alloc<uint8_t>(row_bytes * static_cast<size_t>(PoolThreads(ctx)));
   for (const SequenceRows& s : sequences) {
     ParallelRange(ctx, s.rows, 8192 / (k.cols + 1) + 1, [&](size_t begin, size_t end, int thread) {

@@ -26,14 +26,15 @@ absl::StatusOr<CpuLevel> CpuLevelFromName(absl::string_view name);
 std::string CpuLevelName(CpuLevel level);
 
 // Fork-join pool for kernels. The calling thread takes part, so `threads` = 1 starts none. Workers
-// spin for a bounded time (not at all where the machine has fewer cores than runnable threads) and
-// then sleep on a futex. One ParallelFor at a time: the pool belongs to the thread that issues
+// spin for a bounded time (not at all where there are fewer cores than threads) and then sleep on a
+// futex. One ParallelFor at a time: the pool belongs to the thread that issues
 // kernels.
 class ThreadPool {
  public:
   // Thread t runs on core cores[t % cores.size()]; on any core where `cores` is empty or the system
-  // refuses. Thread 0 is the caller, which is bound by PinCaller alone.
-  explicit ThreadPool(int threads, std::vector<int> cores = {});
+  // refuses. Thread 0 is the caller, which is bound by PinCaller alone. Without `spin` threads
+  // sleep at once, for cores that other processes compute on too.
+  explicit ThreadPool(int threads, std::vector<int> cores = {}, bool spin = true);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -115,9 +115,9 @@ void ApplyRope(const ExecContext& ctx, const float* cos_table, const float* sin_
 // ---- Attention over the paged cache ----
 
 // One layer of the cache. Block b of it starts at data + b * block_stride_bytes and holds, in
-// elements of dtype (kF32 or kF16), K as [kv_heads][head_dim][64] (dimension-major) and then V as
-// [kv_heads][64][head_dim], with 64 = kKvBlockPositions. Position p of a sequence is element p % 64
-// of its block p / 64.
+// elements of dtype (kF32, kF16 or kI8), K as [kv_heads][head_dim][64] (dimension-major) and then V
+// as [kv_heads][64][head_dim], with 64 = kKvBlockPositions; for kI8 then the f32 scales of K and of
+// V, each [kv_heads][64]. Position p of a sequence is element p % 64 of its block p / 64.
 struct KvLayer {
   uint8_t* data = nullptr;
   size_t block_stride_bytes = 0;
@@ -137,7 +137,7 @@ struct SequenceRows {
 };
 
 // Writes k, v [rows, kv_heads * head_dim] (rotated k) at their positions, rounded to the cache's
-// dtype.
+// dtype; for kI8 each head of a row is quantised as one group of QuantizeRows.
 void AppendKv(const ExecContext& ctx, const KvLayer& cache,
               absl::Span<const SequenceRows> sequences, ConstTensorF32 k, ConstTensorF32 v);
 

@@ -106,11 +106,12 @@ void ThreadPool::Impl::Loop(int thread) {
   }
 }
 
-ThreadPool::ThreadPool(int threads, std::vector<int> cores) : impl_(std::make_unique<Impl>()) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cores, bool spin)
+    : impl_(std::make_unique<Impl>()) {
   OCTET_CHECK_GE(threads, 1);
   const int all = static_cast<int>(std::thread::hardware_concurrency());
   const int usable = cores.empty() ? all : static_cast<int>(cores.size());
-  impl_->spin_ns = impl_->worker_spin_ns = threads <= usable ? kSpinNsMax : 0;
+  impl_->spin_ns = impl_->worker_spin_ns = spin && threads <= usable ? kSpinNsMax : 0;
   impl_->cores = std::move(cores);
   for (int t = 1; t < threads; ++t) {
     impl_->workers.emplace_back([impl = impl_.get(), t] { impl->Loop(t); });

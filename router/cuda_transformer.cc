@@ -46,6 +46,9 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
   OCTET_RETURN_IF_ERROR(CheckCudaDevice(*api, options.device));
   OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->set_device(options.device), "choosing the device"));
   std::unique_ptr<CudaTransformer> out(new CudaTransformer(model, dispatcher, ctx, options.limits));
+  if (options.kv_dtype == DType::kI8) {
+    return absl::UnimplementedError("kv_dtype: a cache in int8 is for the CPU only");
+  }
   out->local_ = !options.experts.empty();
   out->on_failed_ = options.on_failed;
   if (out->local_) OCTET_RETURN_IF_ERROR(CheckReplies(model.wire_formats));

@@ -12,6 +12,7 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/mutex.h"
+#include "core/sha256.h"
 #include "core/status_macros.h"
 #include "router/cuda_transformer.h"
 #include "router/kv_cache.h"
@@ -48,12 +49,20 @@ absl::Status CheckOptions(const EngineOptions& o) {
   return absl::OkStatus();
 }
 
+std::string DigestWithCache(const std::string& package_digest, DType kv_dtype) {
+  if (kv_dtype == DType::kF16) return package_digest;
+  const std::string text =
+      absl::StrCat(package_digest, " kv ", kv_dtype == DType::kF32 ? "f32" : "int8");
+  return DigestHex(Sha256(text));
+}
+
 }  // namespace
 
 // The loop thread owns everything but what is guarded by `mu`.
 struct Engine::Impl {
   EngineOptions options;
   std::shared_ptr<const ModelPackage> package;
+  std::string compute_digest;
   std::shared_ptr<const Tokenizer> tokenizer;
   TokenDispatcher* dispatcher = nullptr;
   const Clock* clock = nullptr;
@@ -199,9 +208,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   impl->dispatcher = dispatcher;
   impl->clock = clock;
   impl->vocab = config.vocab;
+  impl->compute_digest = DigestWithCache(package->compute_digest(), options.kv_dtype);
   impl->pool = options.pool != nullptr
                    ? options.pool
-                   : std::make_shared<ThreadPool>(options.threads, options.cores);
+                   : std::make_shared<ThreadPool>(options.threads, options.cores, options.spin);
   const uint32_t running_max = std::min(options.running_max, options.step_tokens_max);
   TransformerLimits limits;
   limits.rows_max = options.step_tokens_max;
@@ -217,7 +227,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   SchedulerOptions scheduling;
   scheduling.kv_blocks = kv_blocks;
   scheduling.prefix_cache = options.prefix_cache;
-  scheduling.compute_digest = package->compute_digest();
+  scheduling.compute_digest = impl->compute_digest;
   scheduling.running_max = running_max;
   // Submit bounds the queue; preempted requests come back into it.
   scheduling.waiting_max = options.waiting_max + scheduling.running_max;
@@ -249,6 +259,8 @@ Engine::~Engine() {
 }
 
 uint32_t Engine::context_max() const { return impl_->context_max; }
+
+const std::string& Engine::compute_digest() const { return impl_->compute_digest; }
 
 absl::StatusOr<RequestId> Engine::Submit(GenerationRequest request,
                                          std::shared_ptr<GenerationSink> sink) {

@@ -23,7 +23,7 @@ namespace octet {
 
 struct EngineOptions {
   uint64_t kv_cache_bytes = 256u << 20;
-  DType kv_dtype = DType::kF16;    // kF32 or kF16
+  DType kv_dtype = DType::kF16;    // kF32, kF16 or, on the CPU only, kI8
   bool prefix_cache = true;        // keep full blocks for prompts that begin alike
   uint32_t context_max = 0;        // 0: the model's
   uint32_t running_max = 64;       // sequences decoded together
@@ -36,6 +36,7 @@ struct EngineOptions {
   uint32_t micro_batches = 1;
   int threads = 1;         // of the router's kernels
   std::vector<int> cores;  // that they are pinned to; empty: any
+  bool spin = true;        // they wait awake for each other for a moment
   // In place of `threads`: a pool shared with experts that the loop's thread computes itself.
   std::shared_ptr<ThreadPool> pool;
   CpuLevel cpu_level = CpuLevel::kScalar;  // what the kernels use
@@ -85,6 +86,9 @@ class Engine {
 
   // Longest prompt plus generation accepted.
   uint32_t context_max() const;
+  // Of what decides a token's bits: the package's digest, and the type of the cache where it is not
+  // f16. A request goes on, and its keys and values are used, under one such digest only.
+  const std::string& compute_digest() const;
   // Validates against the model (ids in range, prompt fits, ...: INVALID_ARGUMENT), then queues.
   // RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE while draining. The sink is kept until
   // its last call.

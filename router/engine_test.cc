@@ -86,6 +86,11 @@ class EngineTest : public testing::Test {
     return sink;
   }
 
+  // With the given cache: too little room for six requests changes no token.
+  void ExpectPressureKeepsTheTokens(DType kv_dtype);
+  // A token whose embedding is NaN fails the requests that hold it, and no other.
+  void ExpectPoisonFailsAlone(DType kv_dtype);
+
   static std::unique_ptr<TempDirectory> temp_;
   static std::shared_ptr<const ModelPackage> package_;
   static std::shared_ptr<const Tokenizer> tokenizer_;
@@ -147,8 +152,9 @@ TEST_F(EngineTest, ResumeSendsTheSameTokensFromTheIndexOn) {
   EXPECT_EQ(rest->result.usage.completion_tokens, 10u);
 }
 
-TEST_F(EngineTest, PressureOnTheCachePreemptsAndKeepsTheTokens) {
+void EngineTest::ExpectPressureKeepsTheTokens(DType kv_dtype) {
   EngineOptions options = Options();
+  options.kv_dtype = kv_dtype;
   Start(options);
   std::vector<std::vector<TokenId>> expected;
   for (uint32_t i = 0; i < 6; ++i) {
@@ -157,7 +163,8 @@ TEST_F(EngineTest, PressureOnTheCachePreemptsAndKeepsTheTokens) {
     request.sampling.seed = i;
     expected.push_back(Generate(request)->tokens);
   }
-  options.kv_cache_bytes = 6 * 2 * KvBlockLayerBytes(DType::kF16, 4, 8);
+  options.kv_cache_bytes = 6 * 2 * KvBlockLayerBytes(kv_dtype, 4, 8);
+  options.chunk_tokens = 16;
   Start(options);
   std::vector<std::shared_ptr<CollectingSink>> sinks;
   for (uint32_t i = 0; i < 6; ++i) {
@@ -177,6 +184,27 @@ TEST_F(EngineTest, PressureOnTheCachePreemptsAndKeepsTheTokens) {
   engine_->Drain(kNever);  // counters are those of the last completed step
   EXPECT_EQ(engine_->stats().kv_blocks_used, 0u);
   EXPECT_EQ(engine_->stats().preemptions, preemptions);
+}
+
+TEST_F(EngineTest, PressureOnTheCachePreemptsAndKeepsTheTokens) {
+  ExpectPressureKeepsTheTokens(DType::kF16);
+}
+
+TEST_F(EngineTest, SoItIsWithACacheInInt8) { ExpectPressureKeepsTheTokens(DType::kI8); }
+
+TEST_F(EngineTest, TheTypeOfTheCacheIsPartOfTheComputeDigest) {
+  std::vector<std::string> digests;
+  for (const DType dtype : {DType::kF16, DType::kF32, DType::kI8}) {
+    EngineOptions options = Options();
+    options.kv_dtype = dtype;
+    Start(options);
+    digests.push_back(engine_->compute_digest());
+    EXPECT_EQ(digests.back().size(), 64u);
+  }
+  EXPECT_EQ(digests[0], package_->compute_digest());
+  EXPECT_NE(digests[1], digests[0]);
+  EXPECT_NE(digests[2], digests[0]);
+  EXPECT_NE(digests[2], digests[1]);
 }
 
 TEST_F(EngineTest, CancelEndsARunningRequestAndFreesIt) {
@@ -283,12 +311,14 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
   EXPECT_THAT(std::string(engine.status().message()), HasSubstr("step_tokens_max"));
 }
 
-TEST_F(EngineTest, ARowThatIsNotFiniteFailsItsRequestAlone) {
+void EngineTest::ExpectPoisonFailsAlone(DType kv_dtype) {
   constexpr TokenId kPoison = 95;
-  Start(Options());
+  EngineOptions options = Options();
+  options.kv_dtype = kv_dtype;
+  Start(options);
   const auto expected = Generate(Request(Prompt(4, 70), 20))->tokens;
   std::vector<uint8_t> copy;
-  Start(Options(), 2, [&](RouterWeights* weights) {
+  Start(options, 2, [&](RouterWeights* weights) {
     // The embedding row of one token becomes NaN: f32 panels of 16 rows, [k][16] values.
     PackedWeights& table = weights->embedding;
     const size_t bytes = PackedBytes(table.format, table.n, table.k);
@@ -312,6 +342,11 @@ TEST_F(EngineTest, ARowThatIsNotFiniteFailsItsRequestAlone) {
     ASSERT_TRUE(good->status.ok()) << good->status;
     EXPECT_EQ(good->tokens, expected);
   }
+}
+
+TEST_F(EngineTest, ARowThatIsNotFiniteFailsItsRequestAlone) {
+  ExpectPoisonFailsAlone(DType::kF16);
+  ExpectPoisonFailsAlone(DType::kI8);
 }
 
 }  // namespace

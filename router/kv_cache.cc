@@ -10,8 +10,8 @@ namespace octet {
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const ModelConfig& config, DType dtype,
                                                          uint64_t bytes) {
-  if (dtype != DType::kF32 && dtype != DType::kF16) {
-    return absl::InvalidArgumentError("kv_dtype: the cache holds f32 or f16");
+  if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kI8) {
+    return absl::InvalidArgumentError("kv_dtype: the cache holds f32, f16 or int8");
   }
   std::unique_ptr<KvCache> cache(new KvCache());
   cache->layer_bytes_ = KvBlockLayerBytes(dtype, config.kv_heads, config.head_dim);

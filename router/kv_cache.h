@@ -20,7 +20,7 @@ namespace octet {
 class KvCache {
  public:
   // As many blocks as fit in `bytes`. RESOURCE_EXHAUSTED where not even one does, or where the
-  // memory cannot be had; INVALID_ARGUMENT for a dtype other than f32 and f16.
+  // memory cannot be had; INVALID_ARGUMENT for a dtype other than f32, f16 and int8.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(const ModelConfig& config, DType dtype,
                                                          uint64_t bytes);
   ~KvCache();

@@ -43,7 +43,7 @@ TEST(KvCacheTest, TooLittleMemoryNamesWhatABlockTakes) {
 }
 
 TEST(KvCacheTest, RefusesOtherTypes) {
-  EXPECT_EQ(KvCache::Create(SmallConfig(), DType::kI8, 1 << 20).status().code(),
+  EXPECT_EQ(KvCache::Create(SmallConfig(), DType::kBF16, 1 << 20).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

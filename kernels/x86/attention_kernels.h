@@ -21,15 +21,26 @@ struct Attending {
   float* scores;  // [kQueriesMax][64]
 };
 
+// Keys and values of one kv head in one block, with their scales ([64] each) where they are int8.
+struct HeadBlock {
+  const uint8_t* keys;
+  const uint8_t* values;
+  const float* key_scales;
+  const float* value_scales;
+};
+
 // Keys of a block that a query sees, as [begin, end); begin >= end: none.
 struct KeyRange {
   size_t begin;
   size_t end;
 };
 
-template <bool kHalf>
+template <DType kType>
 inline Vec LoadElements(const uint8_t* base, size_t index, size_t count) {
-  if constexpr (kHalf) {
+  if constexpr (kType == DType::kI8) {
+    const int8_t* p = reinterpret_cast<const int8_t*>(base) + index;
+    return count == 16 ? LoadInt8(p) : LoadInt8Prefix(p, count);
+  } else if constexpr (kType == DType::kF16) {
     const uint16_t* p = reinterpret_cast<const uint16_t*>(base) + index;
     return count == 16 ? LoadHalf(p) : LoadHalfPrefix(p, count);
   } else {
@@ -39,8 +50,8 @@ inline Vec LoadElements(const uint8_t* base, size_t index, size_t count) {
 }
 
 // Scores of keys [16 chunk, 16 (chunk + kChunks)).
-template <bool kHalf, int kQueries, int kChunks>
-inline void ScoreChunks(const uint8_t* keys, size_t chunk, size_t dim, const float* const* q,
+template <DType kType, int kQueries, int kChunks>
+inline void ScoreChunks(const HeadBlock& block, size_t chunk, size_t dim, const float* const* q,
                         Vec scale, float* scores) {
   Vec acc[kQueries][kChunks];
   for (int i = 0; i < kQueries; ++i) {
@@ -49,7 +60,7 @@ inline void ScoreChunks(const uint8_t* keys, size_t chunk, size_t dim, const flo
   for (size_t d = 0; d < dim; ++d) {
     Vec k[kChunks];
     for (int c = 0; c < kChunks; ++c) {
-      k[c] = LoadElements<kHalf>(keys, d * kKeys + 16 * (chunk + c), 16);
+      k[c] = LoadElements<kType>(block.keys, d * kKeys + 16 * (chunk + c), 16);
     }
     for (int i = 0; i < kQueries; ++i) {
       const Vec v = Set1(q[i][d]);
@@ -58,13 +69,19 @@ inline void ScoreChunks(const uint8_t* keys, size_t chunk, size_t dim, const flo
   }
   for (int i = 0; i < kQueries; ++i) {
     for (int c = 0; c < kChunks; ++c) {
-      Store(scores + i * kKeys + 16 * (chunk + c), Mul(acc[i][c], scale));
+      Vec dot = acc[i][c];
+      if constexpr (kType == DType::kI8) {
+        dot = Mul(dot, Load(block.key_scales + 16 * (chunk + c)));
+      }
+      Store(scores + i * kKeys + 16 * (chunk + c), Mul(dot, scale));
     }
   }
 }
 
-// Turns scores of keys [begin, end) into exp(score - max), zero elsewhere.
-inline void BlockSoftmax(float* scores, KeyRange keys, float* max, float* sum) {
+// Turns scores of keys [begin, end) into exp(score - max), zero elsewhere, and multiplies them by
+// the values' scales where there are any; `sum` is without these.
+inline void BlockSoftmax(float* scores, KeyRange keys, const float* value_scales, float* max,
+                         float* sum) {
   constexpr int kVecs = kKeys / 16;
   const Vec lowest = Set1(-__builtin_inff());
   const bool all = keys.begin == 0 && keys.end == kKeys;
@@ -86,7 +103,7 @@ inline void BlockSoftmax(float* scores, KeyRange keys, float* max, float* sum) {
   for (int c = 0; c < kVecs; ++c) {
     v[c] = ExpOfNegative(Sub(v[c], m));
     if (!all) v[c] = keep(v[c], static_cast<size_t>(16 * c), Zero());
-    Store(scores + 16 * c, v[c]);
+    Store(scores + 16 * c, value_scales == nullptr ? v[c] : Mul(v[c], Load(value_scales + 16 * c)));
   }
   *sum = SumLanes(Add(v[0], v[2]), Add(v[1], v[3]));
 }
@@ -120,7 +137,7 @@ inline void MergeSums(const Attending& s, size_t query, const float* max, const 
 
 // Merges dimensions [first, ...) of the sum over keys of score times value into `output`. `count`:
 // dimensions of the only chunk where !kFull.
-template <bool kHalf, int kQueries, int kChunks, bool kFull>
+template <DType kType, int kQueries, int kChunks, bool kFull>
 inline void ValueChunks(const uint8_t* values, size_t first, size_t count, size_t dim,
                         KeyRange keys, const float* scores, const Merge& merge, float* output) {
   static_assert(kFull || kChunks == 1);
@@ -132,7 +149,7 @@ inline void ValueChunks(const uint8_t* values, size_t first, size_t count, size_
   for (size_t j = keys.begin; j < keys.end; ++j) {
     Vec v[kChunks];
     for (int c = 0; c < kChunks; ++c)
-      v[c] = LoadElements<kHalf>(values, j * dim + first + 16 * c, n);
+      v[c] = LoadElements<kType>(values, j * dim + first + 16 * c, n);
     for (int i = 0; i < kQueries; ++i) {
       const Vec p = Set1(scores[i * kKeys + j]);
       for (int c = 0; c < kChunks; ++c) acc[i][c] = Fma(p, v[c], acc[i][c]);
@@ -150,17 +167,17 @@ inline void ValueChunks(const uint8_t* values, size_t first, size_t count, size_
 }
 
 // Queries [query, query + kQueries), which see the same keys of one block.
-template <bool kHalf, int kQueries>
-void AttendBlock(const Attending& s, const uint8_t* keys, const uint8_t* values, KeyRange range,
-                 bool first, const float* const* q, size_t query) {
+template <DType kType, int kQueries>
+void AttendBlock(const Attending& s, const HeadBlock& block, KeyRange range, bool first,
+                 const float* const* q, size_t query) {
   constexpr int kChunks = AttentionColumnsFor(kQueries);
   const Vec scale = Set1(1.0f / __builtin_sqrtf(static_cast<float>(s.dim)));
   for (size_t c = range.begin / (16 * kChunks) * kChunks; 16 * c < range.end; c += kChunks) {
-    ScoreChunks<kHalf, kQueries, kChunks>(keys, c, s.dim, q, scale, s.scores);
+    ScoreChunks<kType, kQueries, kChunks>(block, c, s.dim, q, scale, s.scores);
   }
   alignas(64) float max[16] = {}, sum[16] = {};
   for (int i = 0; i < kQueries; ++i) {
-    BlockSoftmax(s.scores + i * kKeys, range, &max[i], &sum[i]);
+    BlockSoftmax(s.scores + i * kKeys, range, block.value_scales, &max[i], &sum[i]);
   }
   Merge merge;
   merge.first = first;
@@ -168,27 +185,48 @@ void AttendBlock(const Attending& s, const uint8_t* keys, const uint8_t* values,
   float* output = s.output + query * s.dim;
   size_t d = 0;
   for (; d + 16 * kChunks <= s.dim; d += 16 * kChunks) {
-    ValueChunks<kHalf, kQueries, kChunks, true>(values, d, 16, s.dim, range, s.scores, merge,
+    ValueChunks<kType, kQueries, kChunks, true>(block.values, d, 16, s.dim, range, s.scores, merge,
                                                 output);
   }
   for (; d + 16 <= s.dim; d += 16) {
-    ValueChunks<kHalf, kQueries, 1, true>(values, d, 16, s.dim, range, s.scores, merge, output);
+    ValueChunks<kType, kQueries, 1, true>(block.values, d, 16, s.dim, range, s.scores, merge,
+                                          output);
   }
   if (d < s.dim) {
-    ValueChunks<kHalf, kQueries, 1, false>(values, d, s.dim - d, s.dim, range, s.scores, merge,
-                                           output);
+    ValueChunks<kType, kQueries, 1, false>(block.values, d, s.dim - d, s.dim, range, s.scores,
+                                           merge, output);
   }
 }
 
-using AttendBlockFn = void (*)(const Attending&, const uint8_t*, const uint8_t*, KeyRange, bool,
+using AttendBlockFn = void (*)(const Attending&, const HeadBlock&, KeyRange, bool,
                                const float* const*, size_t);
 
-template <bool kHalf>
-inline AttendBlockFn AttendBlockFor(size_t queries) {
-  constexpr AttendBlockFn kFunctions[kQueriesMax] = {AttendBlock<kHalf, 1>, AttendBlock<kHalf, 2>,
-                                                     AttendBlock<kHalf, 3>, AttendBlock<kHalf, 4>,
-                                                     AttendBlock<kHalf, 5>, AttendBlock<kHalf, 6>};
+template <DType kType>
+inline AttendBlockFn AttendBlockOf(size_t queries) {
+  constexpr AttendBlockFn kFunctions[kQueriesMax] = {AttendBlock<kType, 1>, AttendBlock<kType, 2>,
+                                                     AttendBlock<kType, 3>, AttendBlock<kType, 4>,
+                                                     AttendBlock<kType, 5>, AttendBlock<kType, 6>};
   return kFunctions[queries - 1];
+}
+inline AttendBlockFn AttendBlockFor(DType dtype, size_t queries) {
+  if (dtype == DType::kI8) return AttendBlockOf<DType::kI8>(queries);
+  if (dtype == DType::kF16) return AttendBlockOf<DType::kF16>(queries);
+  return AttendBlockOf<DType::kF32>(queries);
+}
+
+inline HeadBlock BlockOf(const AttentionTask& t, size_t block) {
+  // Not DTypeBytes: code of a level may not become the program's only copy of a shared function.
+  const size_t element = t.dtype == DType::kF32 ? 4 : t.dtype == DType::kF16 ? 2 : 1;
+  const size_t head_bytes = kKeys * t.head_dim * element;
+  const uint8_t* base = t.cache + t.blocks[block] * t.block_stride;
+  HeadBlock head = {base + t.kv_head * head_bytes, base + (t.kv_heads + t.kv_head) * head_bytes,
+                    nullptr, nullptr};
+  if (t.dtype == DType::kI8) {
+    const auto* scales = reinterpret_cast<const float*>(base + 2 * t.kv_heads * head_bytes);
+    head.key_scales = scales + t.kv_head * kKeys;
+    head.value_scales = scales + (t.kv_heads + t.kv_head) * kKeys;
+  }
+  return head;
 }
 
 // Keys of block `block` that the query row at `position` sees.
@@ -217,14 +255,10 @@ inline void Attention(const AttentionTask& t) {
     __builtin_memcpy(packed + i * dim, t.q + i / t.group * t.q_stride + i % t.group * dim, 4 * dim);
     q[i] = packed + i * dim;
   }
-  const size_t element = t.half ? 2 : 4;
-  const size_t head_bytes = kKeys * dim * element;
   const size_t oldest = t.window != 0 && t.position + 1 > t.window ? t.position + 1 - t.window : 0;
   const size_t last = t.position + t.rows - 1;
   for (size_t b = oldest / kKeys; b <= last / kKeys; ++b) {
-    const uint8_t* block = t.cache + t.blocks[b] * t.block_stride;
-    const uint8_t* keys = block + t.kv_head * head_bytes;
-    const uint8_t* values = block + (t.kv_heads + t.kv_head) * head_bytes;
+    const HeadBlock block = BlockOf(t, b);
     for (size_t i = 0; i < queries;) {
       const KeyRange range = VisibleKeys(t.position + i / t.group, t.window, b);
       size_t n = 1;
@@ -234,8 +268,7 @@ inline void Attention(const AttentionTask& t) {
         ++n;
       }
       if (range.begin < range.end) {
-        const AttendBlockFn fn = t.half ? AttendBlockFor<true>(n) : AttendBlockFor<false>(n);
-        fn(s, keys, values, range, !started[i], q + i, i);
+        AttendBlockFor(t.dtype, n)(s, block, range, !started[i], q + i, i);
         for (size_t j = i; j < i + n; ++j) started[j] = true;
       }
       i += n;

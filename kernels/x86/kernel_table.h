@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/tensor_view.h"
+
 namespace octet {
 
 // Weights along K that a level unpacks at once. Every activation group is a multiple of it.
@@ -86,7 +88,7 @@ struct AttentionTask {
   const uint8_t* cache;  // start of the layer
   size_t block_stride;   // bytes
   const uint32_t* blocks;
-  bool half;  // elements are f16
+  DType dtype;  // kF32, kF16 or kI8
   size_t kv_heads;
   size_t head_dim;
   size_t kv_head;

@@ -56,6 +56,16 @@ inline Vec LoadBfloat(const uint16_t* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
 }
+inline Vec LoadInt8(const int8_t* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bits)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bits, 8)))};
+}
+inline Vec LoadInt8Prefix(const int8_t* p, size_t n) {
+  int8_t copy[16] = {};
+  __builtin_memcpy(copy, p, n);
+  return LoadInt8(copy);
+}
 inline void StoreHalf(uint16_t* p, Vec v) {
   __m128i* bits = reinterpret_cast<__m128i*>(p);
   _mm_storeu_si128(bits, _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

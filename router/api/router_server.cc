@@ -93,7 +93,7 @@ absl::Status RouterServer::Impl::StartEngine() {
   dispatcher = std::make_unique<TokenDispatcher>(dispatch, std::move(links.factory), clock);
   OCTET_ASSIGN_OR_RETURN(engine, Engine::Start(package, std::move(weights), tokenizer,
                                                dispatcher.get(), clock, options.engine));
-  ModelIdentity identity{package->config(), package->name(), package->compute_digest(),
+  ModelIdentity identity{package->config(), package->name(), engine->compute_digest(),
                          engine->context_max()};
   inference = std::make_unique<InferenceService>(
       std::make_shared<ServedModel>(std::move(identity), std::move(tokenizer)), engine.get(),

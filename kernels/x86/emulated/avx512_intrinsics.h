@@ -103,6 +103,13 @@ inline __m256i MaskzLoaduEpi16(Mask16 m, const void* p) {
   for (int i = 0; i < 16; ++i) halves[i] = m >> i & 1 ? static_cast<const uint16_t*>(p)[i] : 0;
   return _mm256_load_si256(reinterpret_cast<const __m256i*>(halves));
 }
+inline __m128i MaskzLoaduEpi8(uint16_t mask, const void* p) {
+  alignas(16) int8_t lanes[16] = {};
+  for (int i = 0; i < 16; ++i) {
+    if ((mask >> i & 1) != 0) lanes[i] = static_cast<const int8_t*>(p)[i];
+  }
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(lanes));
+}
 
 // ---- Floats ----
 
@@ -298,6 +305,7 @@ inline void TileDpbssd(int to, int a, int b) {
 #define __m512 ::octet::emulated::Floats
 #define __m512i ::octet::emulated::Ints
 #define __mmask16 ::octet::emulated::Mask16
+#define _mm_maskz_loadu_epi8 ::octet::emulated::MaskzLoaduEpi8
 #define _mm256_maskz_loadu_epi16 ::octet::emulated::MaskzLoaduEpi16
 #define _mm512_add_epi32 ::octet::emulated::AddEpi32
 #define _mm512_add_ps ::octet::emulated::AddPs

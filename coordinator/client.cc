@@ -40,12 +40,6 @@ octet::v1::LoadReport LoadToProto(const MemberLoad& load) {
   return report;
 }
 
-void Raise(std::atomic<uint64_t>* highest, uint64_t value) {
-  uint64_t old = highest->load();
-  while (old < value && !highest->compare_exchange_weak(old, value)) {
-  }
-}
-
 // Answers that trying again as it is will not change.
 bool Refusal(const grpc::Status& status) {
   switch (status.error_code()) {
@@ -68,7 +62,7 @@ CoordinatorClient::CoordinatorClient(const CoordinatorClientOptions& options,
       callbacks_(std::move(callbacks)),
       channel_(std::move(channel)),
       stub_(octet::v1::Coordinator::NewStub(channel_)),
-      jitter_(options.seed * 2 + 1) {}
+      session_(options.seed) {}
 
 absl::StatusOr<std::unique_ptr<CoordinatorClient>> CoordinatorClient::Start(
     const CoordinatorClientOptions& options, CoordinatorClientCallbacks callbacks) {
@@ -115,49 +109,27 @@ bool CoordinatorClient::Sleep(Duration wait) {
   return !stopping_;
 }
 
-// Doubles from kReconnectMsMin to kReconnectMsMax, less up to a half at random, so that the members
-// of a cluster do not come back all at once.
-Duration CoordinatorClient::NextBackoff() {
-  const uint32_t shift = std::min<uint32_t>(failures_++, 10);
-  const int64_t full = std::min(kReconnectMsMin << shift, kReconnectMsMax);
-  jitter_ = jitter_ * 6364136223846793005ull + 1442695040888963407ull;
-  const int64_t less = static_cast<int64_t>((jitter_ >> 33) % static_cast<uint64_t>(full / 2 + 1));
-  return Duration::Millis(full - less);
-}
-
 void CoordinatorClient::Run() {
   bool running = true;
   while (running) {
-    if (!registered_.load()) {
-      if (!Register()) {
-        running = Sleep(NextBackoff());
-        continue;
-      }
-      StartWatch();
-    }
-    bool watch_ended;
-    {
-      MutexLock lock(mu_);
-      watch_ended = watch_ended_;
-    }
-    if (!Beat()) {
-      EndWatch();
-      registered_ = false;
-      running = Sleep(NextBackoff());
-      continue;
-    }
-    if (watch_ended) {
-      // The lease holds, so only the stream broke.
-      EndWatch();
-      running = Sleep(NextBackoff());
-      if (running) StartWatch();
-      continue;
-    }
-    failures_ = 0;
-    running = Sleep(heartbeat_);
+    const MemberSession::Then then = connected() ? Beat() : Register();
+    if (then.end_watch) EndWatch();
+    running = Sleep(then.wait);
+    if (running && then.start_watch) StartWatch();
   }
   EndWatch();
-  registered_ = false;
+  MutexLock lock(mu_);
+  session_.Disconnect();
+}
+
+MemberId CoordinatorClient::id() const {
+  MutexLock lock(mu_);
+  return session_.id();
+}
+
+bool CoordinatorClient::connected() const {
+  MutexLock lock(mu_);
+  return session_.registered();
 }
 
 grpc::Status CoordinatorClient::Call(
@@ -175,7 +147,7 @@ grpc::Status CoordinatorClient::Call(
   return status;
 }
 
-bool CoordinatorClient::Register() {
+MemberSession::Then CoordinatorClient::Register() {
   octet::v1::RegisterRequest request;
   request.set_role(static_cast<octet::v1::Role>(options_.role));
   request.set_address(options_.address);
@@ -185,35 +157,42 @@ bool CoordinatorClient::Register() {
   request.set_host(options_.host);
   request.set_pid(options_.pid);
   request.set_memory_bytes(options_.memory_bytes);
-  request.set_seen_term(seen_term_.load());
-  request.set_seen_epoch(seen_epoch_.load());
-  request.set_previous_id(id_.load());
+  uint32_t failures;
+  {
+    MutexLock lock(mu_);
+    request.set_seen_term(session_.seen_term());
+    request.set_seen_epoch(session_.seen_epoch().value());
+    request.set_previous_id(session_.id().value());
+    failures = session_.failures();
+  }
   for (const ExpertId expert : callbacks_.report().held) request.add_held(expert.value());
   octet::v1::RegisterResponse response;
   const grpc::Status status = Call(
       [&](grpc::ClientContext* context) { return stub_->Register(context, request, &response); });
   if (!status.ok()) {
-    if (failures_ == 0 || Refusal(status)) {
+    if (failures == 0 || Refusal(status)) {
       LogWarning("coordinator ", options_.coordinator, ": ", status.error_message());
     }
     if (Refusal(status) && callbacks_.on_refused) callbacks_.on_refused(FromGrpcStatus(status));
-    return false;
+    MutexLock lock(mu_);
+    return session_.RegisterFailed();
   }
-  id_ = response.id();
-  term_ = response.term();
-  Raise(&seen_term_, term_);
-  const int64_t beat_ms = response.heartbeat_ms();
-  heartbeat_ = Duration::Millis(std::clamp<int64_t>(beat_ms, 1, kLeaseMsMax));
-  registered_ = true;
   LogInfo("registered with coordinator ", options_.coordinator, " as ", response.id());
-  return true;
+  MutexLock lock(mu_);
+  return session_.Registered(MemberId(response.id()), response.term(),
+                             Duration::Millis(response.heartbeat_ms()));
 }
 
-bool CoordinatorClient::Beat() {
+MemberSession::Then CoordinatorClient::Beat() {
   const MemberReport report = callbacks_.report();
   octet::v1::HeartbeatRequest request;
-  request.set_id(id_.load());
-  request.set_term(term_);
+  bool watch_ended;
+  {
+    MutexLock lock(mu_);
+    request.set_id(session_.id().value());
+    request.set_term(session_.term());
+    watch_ended = watch_ended_;
+  }
   request.set_incarnation(options_.incarnation);
   request.set_state(MemberStateName(report.state));
   request.set_prepared_epoch(report.prepared_epoch.value());
@@ -225,23 +204,25 @@ bool CoordinatorClient::Beat() {
   octet::v1::HeartbeatResponse response;
   const grpc::Status status = Call(
       [&](grpc::ClientContext* context) { return stub_->Heartbeat(context, request, &response); });
-  if (status.ok() && response.known()) return true;
   if (!status.ok()) {
     LogWarning("coordinator ", options_.coordinator, " does not answer: ", status.error_message());
   }
-  return false;
+  MutexLock lock(mu_);
+  return session_.Beaten(status.ok() && response.known(), watch_ended);
 }
 
 void CoordinatorClient::StartWatch() {
   auto context = std::make_shared<grpc::ClientContext>();
+  MemberId id;
+  uint64_t term;
   {
     MutexLock lock(mu_);
     if (stopping_) return;
     watch_ = context;
     watch_ended_ = false;
+    id = session_.id();
+    term = session_.term();
   }
-  const uint64_t id = id_.load();
-  const uint64_t term = term_;
   watch_thread_ = std::thread([this, context, id, term] { ReadWatch(context, id, term); });
 }
 
@@ -256,10 +237,10 @@ void CoordinatorClient::EndWatch() {
   watch_ended_ = false;
 }
 
-void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, uint64_t id,
+void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, MemberId id,
                                   uint64_t term) {
   octet::v1::WatchPlacementRequest request;
-  request.set_id(id);
+  request.set_id(id.value());
   request.set_term(term);
   const auto reader = stub_->WatchPlacement(context.get(), request);
   octet::v1::PlacementEvent event;
@@ -273,7 +254,7 @@ void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, 
   wake_.NotifyAll();
 }
 
-void CoordinatorClient::Deliver(uint64_t id, const octet::v1::PlacementEvent& event) {
+void CoordinatorClient::Deliver(MemberId id, const octet::v1::PlacementEvent& event) {
   auto placement = PlacementFromProto(event.table());
   const bool phase_known = event.phase() >= octet::v1::PLACEMENT_PHASE_PREPARE &&
                            event.phase() <= octet::v1::PLACEMENT_PHASE_ABORT;
@@ -285,18 +266,12 @@ void CoordinatorClient::Deliver(uint64_t id, const octet::v1::PlacementEvent& ev
     return;
   }
   const PlacementPhase phase = static_cast<PlacementPhase>(event.phase());
-  // A coordinator that forgot everything starts below what was seen; its next epoch will not.
-  const bool newer = placement->epoch > active_epoch_ ||
-                     (placement->epoch == active_epoch_ && event.term() > active_term_);
-  if (!newer) return;
-  Raise(&seen_term_, event.term());
-  Raise(&seen_epoch_, placement->epoch.value());
-  if (phase == PlacementPhase::kActivate) {
-    active_epoch_ = placement->epoch;
-    active_term_ = event.term();
+  {
+    MutexLock lock(mu_);
+    if (!session_.Take(phase, event.term(), placement->epoch)) return;
   }
-  callbacks_.on_placement({MemberId(id), event.term(), phase,
-                           std::make_shared<const Placement>(*std::move(placement))});
+  callbacks_.on_placement(
+      {id, event.term(), phase, std::make_shared<const Placement>(*std::move(placement))});
 }
 
 absl::StatusOr<octet::v1::StatusResponse> FetchClusterStatus(const std::string& coordinator,

@@ -6,7 +6,6 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "coordinator/cluster_types.h"
+#include "coordinator/member_session.h"
 #include "core/clock.h"
 #include "core/ids.h"
 #include "core/mutex.h"
@@ -93,9 +93,9 @@ class CoordinatorClient {
   // Sends a heartbeat at once, e.g. when an epoch is prepared or failed to be.
   void ReportNow();
   // The id this process was given; 0 before the first registration.
-  MemberId id() const { return MemberId(id_.load()); }
+  MemberId id() const OCTET_EXCLUDES(mu_);
   // True while the lease is held, as far as known.
-  bool connected() const { return registered_.load(); }
+  bool connected() const OCTET_EXCLUDES(mu_);
   // Ends calls and threads. Blocks briefly; not to be called from a callback. Idempotent.
   void Stop();
 
@@ -104,42 +104,27 @@ class CoordinatorClient {
                     std::shared_ptr<grpc::Channel> channel);
 
   void Run();
-  // Both return false when the call failed or the member is unknown.
-  bool Register();
-  bool Beat();
+  MemberSession::Then Register();
+  MemberSession::Then Beat();
   void StartWatch();
   void EndWatch();
-  void ReadWatch(std::shared_ptr<grpc::ClientContext> context, uint64_t id, uint64_t term);
-  void Deliver(uint64_t id, const octet::v1::PlacementEvent& event);
+  void ReadWatch(std::shared_ptr<grpc::ClientContext> context, MemberId id, uint64_t term);
+  void Deliver(MemberId id, const octet::v1::PlacementEvent& event);
   // Runs `call` with a deadline in a way that Stop can cancel.
   grpc::Status Call(const std::function<grpc::Status(grpc::ClientContext*)>& call);
   // Waits for `wait`, ReportNow, the end of the watch stream or Stop. False: stopping.
   bool Sleep(Duration wait);
-  Duration NextBackoff();
 
   const CoordinatorClientOptions options_;
   const CoordinatorClientCallbacks callbacks_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<octet::v1::Coordinator::Stub> stub_;
 
-  std::atomic<uint64_t> id_{0};
-  std::atomic<bool> registered_{false};
-  std::atomic<uint64_t> seen_term_{0};
-  std::atomic<uint64_t> seen_epoch_{0};
+  std::thread watch_thread_;  // client thread only
 
-  // Client thread only.
-  uint64_t term_ = 0;
-  Duration heartbeat_ = Duration::Millis(kHeartbeatMs);
-  uint32_t failures_ = 0;
-  uint64_t jitter_;
-  std::thread watch_thread_;
-
-  // Watch thread only (one at a time).
-  uint64_t active_term_ = 0;
-  Epoch active_epoch_;
-
-  Mutex mu_;
+  mutable Mutex mu_;
   CondVar wake_;
+  MemberSession session_ OCTET_GUARDED_BY(mu_);
   bool stopping_ OCTET_GUARDED_BY(mu_) = false;
   bool poked_ OCTET_GUARDED_BY(mu_) = false;
   bool watch_ended_ OCTET_GUARDED_BY(mu_) = false;

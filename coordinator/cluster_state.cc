@@ -38,12 +38,16 @@ std::string Describe(const MemberRecord& record) {
 ClusterState::ClusterState(const ClusterSettings& settings,
                            const std::optional<DurableState>& restored, uint64_t fresh_term,
                            MonotonicTime now)
-    : settings_(settings), now_(now), last_join_(now), plan_not_before_(now) {
+    : settings_(settings),
+      term_draw_(fresh_term & ((uint64_t{1} << kTermDrawBits) - 1)),
+      now_(now),
+      last_join_(now),
+      plan_not_before_(now) {
   if (!restored.has_value()) {
     term_ = std::max<uint64_t>(fresh_term, 1);
     return;
   }
-  term_ = restored->term + 1;
+  term_ = TermAfter(restored->term);
   epoch_ = restored->epoch;
   next_id_ = restored->next_id;
   model_ = restored->model;
@@ -120,7 +124,7 @@ absl::Status ClusterState::CheckModel(const RegisterEvent& event) {
 // be on their way back, too.
 void ClusterState::LearnSeen(const RegisterEvent& event) {
   if (event.seen_term > term_) {
-    term_ = event.seen_term + 1;
+    term_ = TermAfter(event.seen_term);
     durable_changed_ = true;
   }
   if (event.seen_epoch <= epoch_) return;
@@ -129,7 +133,7 @@ void ClusterState::LearnSeen(const RegisterEvent& event) {
                    event.member.address, "; the store had ", epoch_.value()));
   AbortRollout("a member has seen a newer epoch");
   epoch_ = event.seen_epoch;
-  term_ = std::max(term_, event.seen_term + 1);
+  if (event.seen_term >= term_) term_ = TermAfter(event.seen_term);
   durable_changed_ = true;
   force_epoch_ = true;
   plan_not_before_ = std::max(plan_not_before_, now_ + settings_.lease);
@@ -387,6 +391,10 @@ ClusterState::Member* ClusterState::Find(MemberId id) {
 const ClusterState::Member* ClusterState::Find(MemberId id) const {
   const auto found = members_.find(id);
   return found == members_.end() ? nullptr : &found->second;
+}
+
+uint64_t ClusterState::TermAfter(uint64_t term) const {
+  return (((term >> kTermDrawBits) + 1) << kTermDrawBits) | term_draw_;
 }
 
 bool ClusterState::Live(WorkerId id) const {

@@ -142,9 +142,9 @@ struct ClusterSnapshot {
 
 class ClusterState {
  public:
-  // `restored` is what the store held, if anything; `fresh_term` (e.g. seconds since 1970) starts
-  // the terms of an empty store, so that two of them differ. The new term is persisted by the
-  // first Step.
+  // `restored` is what the store held, if anything. `fresh_term` starts the terms of an empty
+  // store: something that grows (seconds since 1970) above kTermDrawBits of this process's own,
+  // which all its terms get. The new term is persisted by the first Step.
   ClusterState(const ClusterSettings& settings, const std::optional<DurableState>& restored,
                uint64_t fresh_term, MonotonicTime now);
 
@@ -229,12 +229,14 @@ class ClusterState {
   Member* Find(MemberId id);
   const Member* Find(MemberId id) const;
   const Member* FindWorker(WorkerId id) const { return Find(MemberId(id.value())); }
+  uint64_t TermAfter(uint64_t term) const;
   bool Live(WorkerId id) const;
   size_t LiveWorkers() const;
   MemberState StateOf(const Member& member) const;
   DurableState Durable() const;
 
   const ClusterSettings settings_;
+  const uint64_t term_draw_;
   MonotonicTime now_;
   uint64_t term_ = 0;
   Epoch epoch_;

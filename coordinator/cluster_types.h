@@ -48,6 +48,10 @@ struct MemberRecord {
   friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
 };
 
+// The low bits of a term are drawn at random by each coordinator process, so that no two ever speak
+// in the same term, whatever their disks and clocks have forgotten; the bits above grow.
+inline constexpr int kTermDrawBits = 20;
+
 // What outlives a coordinator process.
 struct DurableState {
   uint64_t term = 0;  // grows with every start

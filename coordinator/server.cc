@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <ctime>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,8 +49,10 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   }
   OCTET_ASSIGN_OR_RETURN(const std::optional<DurableState> restored, store->Load());
   auto server = std::unique_ptr<CoordinatorServer>(new CoordinatorServer);
-  // The one use of the date: two stores that both began empty must not share a term.
-  const uint64_t fresh_term = static_cast<uint64_t>(std::time(nullptr));
+  // The one use of the date: the terms of a store that begins empty should go on from those before.
+  // Should it be wrong, members still know better, and the draw keeps the terms apart.
+  const uint64_t draw = std::random_device()() & ((1u << kTermDrawBits) - 1);
+  const uint64_t fresh_term = static_cast<uint64_t>(std::time(nullptr)) << kTermDrawBits | draw;
   CoordinatorServer* raw = server.get();
   server->service_ = std::make_unique<CoordinatorService>(
       options.settings, std::move(store), restored, fresh_term, clock, [raw](bool storing) {

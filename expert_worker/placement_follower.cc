@@ -1,30 +1,13 @@
 #include "expert_worker/placement_follower.h"
 
-#include <algorithm>
 #include <utility>
-#include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "core/limits.h"
-#include "core/log.h"
-#include "core/status_macros.h"
 
 namespace octet {
-namespace {
-
-std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId self) {
-  std::vector<ExpertId> mine;
-  for (uint32_t e = 0; e < placement.expert_replicas.size(); ++e) {
-    const auto& replicas = placement.expert_replicas[e];
-    if (std::find(replicas.begin(), replicas.end(), self) != replicas.end()) mine.emplace_back(e);
-  }
-  return mine;
-}
-
-}  // namespace
 
 PlacementFollower::PlacementFollower(ExpertStore* store, std::function<void()> changed)
-    : store_(store), changed_(std::move(changed)), thread_([this] { Run(); }) {}
+    : executor_(store), changed_(std::move(changed)), thread_([this] { Run(); }) {}
 
 PlacementFollower::~PlacementFollower() { Stop(); }
 
@@ -46,11 +29,6 @@ void PlacementFollower::Follow(PlacementUpdate update) {
   work_.NotifyOne();
 }
 
-FollowState PlacementFollower::state() const {
-  MutexLock lock(mu_);
-  return state_;
-}
-
 void PlacementFollower::Run() {
   for (;;) {
     PlacementUpdate update;
@@ -61,68 +39,9 @@ void PlacementFollower::Run() {
       update = std::move(updates_.front());
       updates_.pop_front();
     }
-    CarryOut(update);
+    executor_.CarryOut(update);
     changed_();
   }
-}
-
-void PlacementFollower::CarryOut(const PlacementUpdate& update) {
-  switch (update.phase) {
-    case PlacementPhase::kAbort:
-      store_->Abort(update.placement->epoch);
-      return;
-    case PlacementPhase::kActivate:
-      Activate(update);
-      return;
-    case PlacementPhase::kPrepare:
-      (void)Prepare(update);  // the failure is in the state, for the next heartbeat
-      return;
-  }
-}
-
-absl::Status PlacementFollower::Prepare(const PlacementUpdate& update) {
-  const Placement& placement = *update.placement;
-  const std::vector<ExpertId> mine = ExpertsOf(placement, WorkerId(update.self.value()));
-  absl::Status status;
-  if (placement.compute_digest != store_->model().compute_digest) {
-    status = absl::FailedPreconditionError(
-        absl::StrCat("the placement is for model ", placement.compute_digest,
-                     ", this worker serves ", store_->model().compute_digest));
-  } else {
-    status = store_->Prepare(placement.epoch, mine);
-  }
-  MutexLock lock(mu_);
-  if (status.ok()) {
-    state_.prepare_error.clear();
-    state_.prepare_error_epoch = Epoch();
-    LogInfo("prepared epoch ", placement.epoch.value(), ": ", mine.size(), " experts");
-  } else {
-    state_.prepare_error = std::string(status.message());
-    state_.prepare_error_epoch = placement.epoch;
-    LogError("cannot prepare epoch ", placement.epoch.value(), ": ", status.ToString());
-  }
-  return status;
-}
-
-void PlacementFollower::Activate(const PlacementUpdate& update) {
-  const Epoch epoch = update.placement->epoch;
-  const bool listed = !ExpertsOf(*update.placement, WorkerId(update.self.value())).empty();
-  absl::Status status;
-  if (listed || named_ == update.self) {
-    status = store_->Activate(epoch);
-    if (absl::IsFailedPrecondition(status)) {
-      status = Prepare(update);
-      if (status.ok()) status = store_->Activate(epoch);
-    }
-  }
-  if (!status.ok()) {
-    LogError("cannot activate epoch ", epoch.value(), ": ", status.ToString());
-    return;
-  }
-  named_ = listed ? update.self : MemberId();
-  if (listed) LogInfo("serves epoch ", epoch.value());
-  MutexLock lock(mu_);
-  state_.serving = listed;
 }
 
 }  // namespace octet

@@ -4,27 +4,15 @@
 
 #include <deque>
 #include <functional>
-#include <string>
 #include <thread>
 
 #include "coordinator/client.h"
 #include "core/mutex.h"
-#include "expert_worker/expert_store.h"
+#include "expert_worker/placement_executor.h"
 
 namespace octet {
 
-// Where following has got to.
-struct FollowState {
-  // The active placement gives this worker something to serve, and it is in memory.
-  bool serving = false;
-  std::string prepare_error;  // of the last prepare that failed, until one succeeds
-  Epoch prepare_error_epoch;
-};
-
-// Thread-safe. PREPARE loads what the table gives this worker beside what it holds; ACTIVATE
-// releases the rest, loading first where the PREPARE was missed. A table that does not list this
-// worker releases only what an earlier one gave to the same id: after a new registration what is in
-// memory stays, for the coordinator to place again.
+// Thread-safe. What each update does: placement_executor.h.
 class PlacementFollower {
  public:
   // `changed` runs on the follower's thread after each update was carried out. `store` outlives the
@@ -37,25 +25,20 @@ class PlacementFollower {
   // Queues an update; never blocks. Past kPlacementUpdatesMax the oldest is dropped: a later
   // ACTIVATE makes up for it.
   void Follow(PlacementUpdate update);
-  FollowState state() const;
+  FollowState state() const { return executor_.state(); }
   // Ends after the load in progress; updates still queued are dropped. `changed` may run until it
   // returns and not after. Idempotent; not to be called from `changed`.
   void Stop();
 
  private:
   void Run();
-  void CarryOut(const PlacementUpdate& update);
-  absl::Status Prepare(const PlacementUpdate& update);
-  void Activate(const PlacementUpdate& update);
 
-  ExpertStore* const store_;
+  PlacementExecutor executor_;  // CarryOut on the follower's thread
   const std::function<void()> changed_;
-  MemberId named_;  // id under which an active table listed this worker; follower's thread only
 
-  mutable Mutex mu_;
+  Mutex mu_;
   CondVar work_;
   std::deque<PlacementUpdate> updates_ OCTET_GUARDED_BY(mu_);
-  FollowState state_ OCTET_GUARDED_BY(mu_);
   bool stopping_ OCTET_GUARDED_BY(mu_) = false;
   std::thread thread_;  // last: starts when all else is made
 };

@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/log.h"
+#include "core/rebalance_limits.h"
 #include "core/status_macros.h"
 
 namespace octet {
@@ -35,6 +36,7 @@ absl::Status Run(const Settings& settings) {
   options.listen = settings.String("listen");
   OCTET_ASSIGN_OR_RETURN(options.store_path, StorePath(settings.String("state-dir")));
   options.settings.replication = static_cast<uint32_t>(settings.Int("replication"));
+  options.settings.extra_replicas = static_cast<uint32_t>(settings.Int("extra-replicas"));
   options.settings.expected_workers = static_cast<uint32_t>(settings.Int("expected-workers"));
   options.settings.lease = Duration::Millis(settings.Int("lease-ms"));
   options.settings.heartbeat = Duration::Millis(settings.Int("heartbeat-ms"));
@@ -60,6 +62,8 @@ Command CoordinatorCommand() {
   command.settings = Join(
       {RoleSettings("127.0.0.1:7410"),
        {IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
+        IntSetting("extra-replicas", "0", 0, kExtraReplicasMax,
+                   "Further copies in all, for the experts that are asked most of late", group),
         IntSetting("expected-workers", "0", 0, kWorkersMax,
                    "The first placement waits for so many; 0: for those that come at once", group),
         StringSetting("state-dir", "",

@@ -18,6 +18,7 @@
 #include "cli/terminal.h"
 #include "core/cpu_list.h"
 #include "core/limits.h"
+#include "core/rebalance_limits.h"
 #include "core/status_macros.h"
 
 namespace octet {
@@ -145,25 +146,27 @@ Command UpCommand() {
   command.group = "Run a cluster";
   command.summary = "Start a router, a coordinator and workers on this machine";
   const std::string group = "Cluster";
-  command.settings =
-      Join({ModelSettings(),
-            {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
-             IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
-             IntSetting("worker-threads", "0", 0, 1024,
-                        "Threads of a worker; 0: one a core, or a share of more than 8", group),
-             StringSetting("state-dir", "",
-                           "Where the coordinator keeps its state; default: gone "
-                           "at the end",
-                           group),
-             IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
-                        group)},
-            RoleSettings("127.0.0.1:7411"),
-            TransportSettings(),
-            EngineSettings(),
-            ComputeSettings(),
-            DeviceSettings(),
-            PackSettings(),
-            GeneralSettings()});
+  command.settings = Join(
+      {ModelSettings(),
+       {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
+        IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
+        IntSetting("extra-replicas", "0", 0, kExtraReplicasMax,
+                   "Further copies in all, for the experts that are asked most of late", group),
+        IntSetting("worker-threads", "0", 0, 1024,
+                   "Threads of a worker; 0: one a core, or a share of more than 8", group),
+        StringSetting("state-dir", "",
+                      "Where the coordinator keeps its state; default: gone "
+                      "at the end",
+                      group),
+        IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
+                   group)},
+       RoleSettings("127.0.0.1:7411"),
+       TransportSettings(),
+       EngineSettings(),
+       ComputeSettings(),
+       DeviceSettings(),
+       PackSettings(),
+       GeneralSettings()});
   for (SettingSpec& spec : command.settings) {
     // The processes share one terminal.
     if (spec.name == "log-level") spec.fallback = "warning";

@@ -1,11 +1,13 @@
 // The part of ClusterState that plans, prepares and activates placements.
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/cluster_state.h"
 #include "core/check.h"
+#include "core/rebalance_limits.h"
 
 namespace octet {
 namespace {
@@ -37,6 +39,7 @@ std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId worker) {
 
 void ClusterState::RequestPlan(MonotonicTime at) {
   plan_at_ = plan_at_.has_value() ? std::min(*plan_at_, at) : at;
+  plan_for_load_ = false;
 }
 
 bool ClusterState::MayPlan() const {
@@ -57,6 +60,23 @@ bool ClusterState::MayPlan() const {
   return now_ >= last_join_ + wait;
 }
 
+// Empty while there is too little to judge.
+std::vector<uint64_t> ClusterState::WindowRows() const {
+  std::vector<uint64_t> rows = load_.Rows(model_->experts, now_);
+  const uint64_t total = std::accumulate(rows.begin(), rows.end(), uint64_t{0});
+  if (total < kRebalanceRowsMin * rows.size()) rows.clear();
+  return rows;
+}
+
+void ClusterState::ConsiderLoad() {
+  if (settings_.extra_replicas == 0 || now_ < consider_load_at_) return;
+  consider_load_at_ = now_ + Duration::Millis(kRebalanceMs);
+  if (active_ == nullptr || rollout_.has_value() || plan_at_.has_value()) return;
+  if (WindowRows().empty()) return;
+  RequestPlan(now_);
+  plan_for_load_ = true;
+}
+
 PlannerInput ClusterState::MakePlannerInput(Placement* previous) const {
   PlannerInput input;
   input.experts = model_->experts;
@@ -64,13 +84,10 @@ PlannerInput ClusterState::MakePlannerInput(Placement* previous) const {
   input.replication = settings_.replication;
   input.extra_replicas = settings_.extra_replicas;
   if (active_ != nullptr) *previous = *active_;
-  std::vector<uint64_t> load(model_->experts, 0);
+  input.load = WindowRows();
   for (const auto& entry : members_) {
     const Member& member = entry.second;
     if (!member.is_worker() || member.lost) continue;
-    for (size_t e = 0; e < std::min(load.size(), member.expert_rows.size()); ++e) {
-      load[e] += member.expert_rows[e];
-    }
     if (member.record.draining) continue;
     PlannerWorker worker;
     worker.id = member.worker_id();
@@ -88,7 +105,6 @@ PlannerInput ClusterState::MakePlannerInput(Placement* previous) const {
     }
     input.workers.push_back(std::move(worker));
   }
-  input.load = std::move(load);
   input.previous = active_ != nullptr ? previous : nullptr;
   return input;
 }
@@ -113,6 +129,18 @@ bool ClusterState::SameAsActive(const PlacementPlan& plan) const {
   return active_ != nullptr && active_->expert_replicas == plan.expert_replicas;
 }
 
+void ClusterState::WarnOfShortage(const PlacementPlan& plan) {
+  if (!plan.unplaced.empty()) {
+    Log(LogLevel::kWarning,
+        absl::StrCat("no worker has room for ", plan.unplaced.size(), " of ", model_->experts,
+                     " experts (", model_->expert_bytes, " bytes each): add a worker"));
+  } else if (!plan.under_replicated.empty()) {
+    Log(LogLevel::kWarning, absl::StrCat(plan.under_replicated.size(), " of ", model_->experts,
+                                         " experts have fewer replicas than asked for (",
+                                         settings_.replication, "): no room"));
+  }
+}
+
 void ClusterState::PlanIfDue() {
   if (!MayPlan()) return;
   plan_at_.reset();
@@ -122,19 +150,12 @@ void ClusterState::PlanIfDue() {
     Log(LogLevel::kWarning, absl::StrCat("no new placement: ", plan.status().message()));
     return;
   }
-  if (!plan->unplaced.empty()) {
-    Log(LogLevel::kWarning,
-        absl::StrCat("no worker has room for ", plan->unplaced.size(), " of ", model_->experts,
-                     " experts (", model_->expert_bytes, " bytes each): add a worker"));
-    // A first table with holes serves nobody, and routers may hold a better one.
-    if (active_ == nullptr) return;
-    KeepLastReplicas(&*plan);
-  } else if (!plan->under_replicated.empty()) {
-    Log(LogLevel::kWarning, absl::StrCat(plan->under_replicated.size(), " of ", model_->experts,
-                                         " experts have fewer replicas than asked for (",
-                                         settings_.replication, "): no room"));
-  }
-  if (SameAsActive(*plan) && !force_epoch_) {
+  if (!plan->unplaced.empty() && active_ != nullptr) KeepLastReplicas(&*plan);
+  const bool same = SameAsActive(*plan);
+  if (!same || !plan_for_load_) WarnOfShortage(*plan);
+  // A first table with holes serves nobody, and routers may hold a better one.
+  if (!plan->unplaced.empty() && active_ == nullptr) return;
+  if (same && !force_epoch_) {
     // A worker that the plan might have named has been waiting for the table in force.
     for (const auto& entry : watches_) {
       if (entry.second.activated < active_->epoch) {
@@ -161,6 +182,7 @@ void ClusterState::StartRollout(const PlacementPlan& plan) {
   }
   target->workers = NamedWorkers(target->expert_replicas, addresses);
   rollout_ = Rollout{target, now_ + settings_.prepare};
+  consider_load_at_ = now_ + Duration::Millis(kRebalancePauseMs);
   Log(LogLevel::kInfo,
       absl::StrCat("preparing epoch ", epoch_.value(), ": ", target->workers.size(), " workers, ",
                    plan.loads, " experts to load"));

@@ -70,6 +70,7 @@ Actions ClusterState::Step(const ClusterEvent& event, MonotonicTime now) {
   std::visit([this](const auto& e) { Handle(e); }, event);
   ExpireLeases();
   AdvanceRollout();
+  ConsiderLoad();
   PlanIfDue();
   UpdateDrains();
   ForgetLost();
@@ -217,8 +218,10 @@ void ClusterState::Handle(const HeartbeatEvent& event) {
   member->prepared_epoch = event.prepared_epoch;
   member->active_epoch = event.active_epoch;
   member->held = std::set<ExpertId>(event.held.begin(), event.held.end());
-  if (!event.expert_rows.empty()) member->expert_rows = event.expert_rows;
   if (!member->is_worker()) return;
+  if (!event.expert_rows.empty()) {
+    load_.Report(event.id, event.incarnation, event.expert_rows, now_);
+  }
   if (event.state == MemberState::kDraining) SetDraining(*member);
   if (rollout_ && rollout_->target->FindWorker(member->worker_id()) != nullptr) {
     const Placement& target = *rollout_->target;
@@ -325,6 +328,7 @@ void ClusterState::LoseMember(Member& member, bool dead) {
   member.dead = dead;
   member.lost_at = now_;
   member.held.clear();
+  load_.Forget(member.record.id);
   durable_changed_ = true;
   Log(LogLevel::kWarning,
       absl::StrCat(Describe(member.record), dead ? " was replaced" : " lost its lease"));

@@ -8,6 +8,10 @@
 // anything (a "shrink" epoch), save where it is the last replica: a lost lease is no proof of
 // death, so it stays there until another worker is ready. The same holds for a draining worker.
 //
+// With extra replicas, the load of the experts over the last seconds is looked at every
+// kRebalanceMs; where it calls for other extra replicas, a rollout brings them. Nothing else moves
+// because of load.
+//
 // Every epoch given out is new: greater than any in the store and any that a member has seen.
 #ifndef OCTET_COORDINATOR_CLUSTER_STATE_H_
 #define OCTET_COORDINATOR_CLUSTER_STATE_H_
@@ -23,6 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "coordinator/cluster_types.h"
+#include "coordinator/expert_load.h"
 #include "coordinator/placement_planner.h"
 #include "core/clock.h"
 #include "core/log.h"
@@ -169,7 +174,6 @@ class ClusterState {
     std::set<ExpertId> held;
     MonotonicTime frozen_until;  // takes nothing new before
     bool frozen = false;
-    std::vector<uint64_t> expert_rows;
     WorkerId worker_id() const { return WorkerId(record.id.value()); }
     bool is_worker() const { return record.role == MemberRole::kWorker; }
   };
@@ -211,9 +215,13 @@ class ClusterState {
   void RequestPlan(MonotonicTime at);
   bool MayPlan() const;
   void PlanIfDue();
+  // Asks for a plan every kRebalanceMs while extra replicas are wanted and there is load to judge.
+  void ConsiderLoad();
+  std::vector<uint64_t> WindowRows() const;
   PlannerInput MakePlannerInput(Placement* previous) const;
   void KeepLastReplicas(PlacementPlan* plan) const;
   bool SameAsActive(const PlacementPlan& plan) const;
+  void WarnOfShortage(const PlacementPlan& plan);
   void StartRollout(const PlacementPlan& plan);
   void AdvanceRollout();
   void AbortRollout(const std::string& why);
@@ -248,6 +256,10 @@ class ClusterState {
   // When to plan next; none if nothing changed since the last plan.
   std::optional<MonotonicTime> plan_at_;
   MonotonicTime last_join_;
+  ExpertLoad load_;
+  MonotonicTime consider_load_at_;
+  // The plan that is due was asked for because of load alone.
+  bool plan_for_load_ = false;
   // No plan before this, unless everyone expected is there: after a restart, members that live may
   // not have come back yet.
   MonotonicTime plan_not_before_;

@@ -27,6 +27,7 @@ struct SimMember {
   Epoch seen_epoch;
   Epoch prepared, active;
   std::set<ExpertId> held;
+  std::vector<uint64_t> expert_rows;
   MemberState state = MemberState::kReady;
   std::string prepare_error;
   Epoch prepare_error_epoch;
@@ -97,6 +98,7 @@ class ClusterSim {
     event.prepared_epoch = member.prepared;
     event.active_epoch = member.active;
     event.held.assign(member.held.begin(), member.held.end());
+    event.expert_rows = member.expert_rows;
     event.prepare_error = member.prepare_error;
     event.prepare_error_epoch = member.prepare_error_epoch;
     reported_[member.id] = event;

@@ -4,12 +4,14 @@
 #include <bitset>
 #include <deque>
 #include <map>
+#include <numeric>
 #include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "absl/strings/str_cat.h"
 #include "core/limits.h"
+#include "core/rebalance_limits.h"
 #include "core/status_macros.h"
 
 namespace octet {
@@ -51,7 +53,7 @@ class Planner {
   void SetTargets();
   void CarryOver();
   void FillLevel(uint32_t level);
-  bool PlaceDirectly(uint32_t expert);
+  bool PlaceDirectly(uint32_t expert, uint32_t level);
   bool PlaceByMoves(uint32_t expert, uint32_t level);
   void Improve();
   bool SpreadOnce(uint32_t expert);
@@ -63,7 +65,11 @@ class Planner {
   bool Holds(uint32_t w, uint32_t e) const { return has_[w].test(e); }
   bool Free(uint32_t w) const { return count_[w] < slots_[w]; }
   bool Allowed(uint32_t w, uint32_t e) const { return workers_[w].accepts_new || kept_[w].test(e); }
-  bool Crowded(uint32_t w) const { return count_[w] >= 2 * fair_; }
+  bool Crowded(uint32_t w) const { return count_[w] >= 2 * fair_[w]; }
+  // How full a worker would be with one expert more; only comparisons matter.
+  double Fill(uint32_t w) const { return (count_[w] + 1.0) / workers_[w].speed; }
+  // Rows that would come to `w` if replicas shared the rows of their expert evenly.
+  double ExpectedRows(uint32_t w) const;
   void Add(uint32_t w, uint32_t e) {
     has_[w].set(e);
     ++count_[w];
@@ -111,7 +117,8 @@ class Planner {
   std::vector<ExpertSet> has_, kept_;  // kept: held in memory or given by the previous placement
   std::vector<std::vector<uint32_t>> replicas_;
   std::vector<uint32_t> target_;
-  uint32_t fair_ = 1;
+  std::vector<uint32_t> fair_;  // share of each worker, rounded up
+  uint32_t base_ = 1;           // replicas of an expert that is not hot, where memory allows
 };
 
 Planner::Planner(const PlannerInput& input) : input_(input), workers_(input.workers) {
@@ -138,30 +145,51 @@ Planner::Planner(const PlannerInput& input) : input_(input), workers_(input.work
   replicas_.resize(input.experts);
 }
 
-// Extra replicas go one by one to the expert with the most load per replica. One that already has
-// more than the base counts a quarter more, so that small changes of load move nothing.
+// Extra replicas go one by one to the expert with the most load per replica. A slot that an expert
+// has already counts kRebalanceGain times as much for it, so that small changes of load move
+// nothing; each one by itself, so that having one does not help to a second. Without load they stay
+// where they are.
 void Planner::SetTargets() {
   const uint32_t n = static_cast<uint32_t>(workers_.size());
-  const uint32_t base = std::min(input_.replication, n);
-  target_.assign(input_.experts, base);
-  std::vector<double> weight(input_.experts, 0.0);
-  for (uint32_t e = 0; e < input_.load.size(); ++e) {
-    const bool extra = input_.previous != nullptr && e < input_.previous->expert_replicas.size() &&
-                       input_.previous->expert_replicas[e].size() > base;
-    weight[e] = static_cast<double>(input_.load[e]) * (extra ? 1.25 : 1.0);
-  }
-  uint64_t total = uint64_t{base} * input_.experts;
-  for (uint32_t i = 0; i < input_.extra_replicas; ++i) {
+  base_ = std::min(input_.replication, n);
+  target_.assign(input_.experts, base_);
+  const auto has = [&](uint32_t e) {
+    return input_.previous != nullptr && e < input_.previous->expert_replicas.size() &&
+           input_.previous->expert_replicas[e].size() > target_[e];
+  };
+  const auto load = [&](uint32_t e) { return input_.load.empty() ? 0 : input_.load[e]; };
+  const auto priority = [&](uint32_t e) {
+    return (static_cast<double>(load(e)) + 1) * (has(e) ? kRebalanceGain : 1.0) / target_[e];
+  };
+  uint64_t total = uint64_t{base_} * input_.experts;
+  const uint64_t slots = std::accumulate(slots_.begin(), slots_.end(), uint64_t{0});
+  const uint64_t spare = slots > total ? slots - total : 0;
+  const uint64_t extra = std::min<uint64_t>(input_.extra_replicas, spare);
+  for (uint64_t i = 0; i < extra; ++i) {
     uint32_t best = kNone;
     for (uint32_t e = 0; e < input_.experts; ++e) {
-      if (target_[e] >= n || weight[e] <= 0) continue;
-      if (best == kNone || weight[e] * target_[best] > weight[best] * target_[e]) best = e;
+      if (target_[e] >= n || (load(e) == 0 && !has(e))) continue;
+      if (best == kNone || priority(e) > priority(best)) best = e;
     }
     if (best == kNone) break;
     ++target_[best];
     ++total;
   }
-  fair_ = static_cast<uint32_t>(std::max<uint64_t>(1, (total + n - 1) / n));
+  uint64_t speeds = 0;
+  for (const PlannerWorker& worker : workers_) speeds += worker.speed;
+  for (const PlannerWorker& worker : workers_) {
+    const uint64_t share = (total * worker.speed + speeds - 1) / speeds;
+    fair_.push_back(static_cast<uint32_t>(std::max<uint64_t>(1, share)));
+  }
+}
+
+double Planner::ExpectedRows(uint32_t w) const {
+  double rows = 0;
+  for (uint32_t e = 0; e < input_.load.size(); ++e) {
+    if (!Holds(w, e)) continue;
+    rows += static_cast<double>(input_.load[e]) / static_cast<double>(replicas_[e].size());
+  }
+  return rows / workers_[w].speed;
 }
 
 void Planner::CarryOver() {
@@ -190,13 +218,15 @@ void Planner::CarryOver() {
   }
 }
 
-bool Planner::PlaceDirectly(uint32_t e) {
+bool Planner::PlaceDirectly(uint32_t e, uint32_t level) {
   uint32_t best = kNone;
-  std::tuple<bool, int, bool, uint32_t, uint32_t> best_score;
+  std::tuple<bool, int, bool, double, double, uint32_t> best_score;
   for (uint32_t w = 0; w < workers_.size(); ++w) {
     if (Holds(w, e) || !Free(w) || !Allowed(w, e)) continue;
+    // The base is a chain; what comes on top goes where the least is to be done.
+    const double rows = level > base_ ? ExpectedRows(w) : 0.0;
     const auto score = std::make_tuple(Crowded(w), OverlapWith(w, e, kNone), !kept_[w].test(e),
-                                       count_[w], ChainDistance(w, e));
+                                       Fill(w), rows, ChainDistance(w, e));
     if (best == kNone || score < best_score) {
       best = w;
       best_score = score;
@@ -251,7 +281,7 @@ bool Planner::PlaceByMoves(uint32_t expert, uint32_t level) {
 void Planner::FillLevel(uint32_t level) {
   for (uint32_t e = 0; e < input_.experts; ++e) {
     if (target_[e] < level || replicas_[e].size() >= level) continue;
-    if (!PlaceDirectly(e)) PlaceByMoves(e, level);
+    if (!PlaceDirectly(e, level)) PlaceByMoves(e, level);
   }
 }
 
@@ -261,11 +291,11 @@ bool Planner::SpreadOnce(uint32_t e) {
     const int now = OverlapWith(from, e, from);
     if (now == 0) continue;
     uint32_t best = kNone;
-    std::tuple<int, bool, uint32_t> best_score;
+    std::tuple<int, bool, double> best_score;
     for (uint32_t to = 0; to < workers_.size(); ++to) {
       if (Holds(to, e) || !Free(to) || !Allowed(to, e) || Crowded(to)) continue;
       const int then = OverlapWith(to, e, from);
-      const auto score = std::make_tuple(then, !kept_[to].test(e), count_[to]);
+      const auto score = std::make_tuple(then, !kept_[to].test(e), Fill(to));
       if (then < now && (best == kNone || score < best_score)) {
         best = to;
         best_score = score;
@@ -300,17 +330,21 @@ bool Planner::SwapOnce(uint32_t e) {
   return false;
 }
 
-// Moves one replica from a worker to one with at least two fewer, if no domain is lost by it.
+// Moves one replica to a worker that is less full with it than the other without moving, for equal
+// speeds one with at least two fewer, if no domain is lost by it.
 bool Planner::BalanceOnce() {
   const uint32_t n = static_cast<uint32_t>(workers_.size());
   std::vector<uint32_t> by_count(n);
   for (uint32_t w = 0; w < n; ++w) by_count[w] = w;
   std::stable_sort(by_count.begin(), by_count.end(),
-                   [&](uint32_t a, uint32_t b) { return count_[a] < count_[b]; });
+                   [&](uint32_t a, uint32_t b) { return Fill(a) < Fill(b); });
   for (uint32_t i = n; i-- > 0;) {
     const uint32_t from = by_count[i];
     for (const uint32_t to : by_count) {
-      if (count_[to] + 2 > count_[from]) break;
+      if (uint64_t{count_[to] + 1} * workers_[from].speed >=
+          uint64_t{count_[from]} * workers_[to].speed) {
+        break;
+      }
       if (!Free(to)) continue;
       uint32_t best = kNone;
       for (uint32_t e = 0; e < input_.experts; ++e) {
@@ -327,8 +361,8 @@ bool Planner::BalanceOnce() {
   return false;
 }
 
-// Every move lowers (sum of overlaps, sum of squared counts) in lexicographic order, so this ends,
-// and a plan that comes back as `previous` is left alone.
+// Every move lowers (sum of overlaps, sum of count * (count + 1) / speed) in lexicographic order,
+// so this ends, and a plan that comes back as `previous` is left alone.
 void Planner::Improve() {
   const bool one_domain =
       std::all_of(host_.begin(), host_.end(), [&](uint32_t host) { return host == host_.front(); });
@@ -409,6 +443,11 @@ absl::Status CheckInput(const PlannerInput& input) {
     if (!ids.insert(worker.id.value()).second) {
       return absl::InvalidArgumentError(
           absl::StrCat("workers: id ", worker.id.value(), " appears twice"));
+    }
+    if (worker.speed == 0 || worker.speed > kPlannerSpeedMax) {
+      return absl::InvalidArgumentError(absl::StrCat("workers: speed ", worker.speed, " of worker ",
+                                                     worker.id.value(), ", allowed are 1 to ",
+                                                     kPlannerSpeedMax));
     }
   }
   return absl::OkStatus();

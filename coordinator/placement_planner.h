@@ -6,8 +6,11 @@
 //  2. every expert has a first replica before any has a second, a second before any has a third;
 //     whatever the budgets allow is placed (augmenting paths, not greed, decide);
 //  3. replicas are in different zones and hosts, while that puts no worker past twice its share;
-//  4. workers hold equal numbers of experts, to within one;
+//  4. workers hold numbers of experts in proportion to their speed, to within one;
 //  5. what the previous placement gave, and what workers hold in memory, stays where it is.
+// Extra replicas take slots that nothing of 1 and 2 needs, for the experts with the most load per
+// replica. One that `previous` gave moves only for an expert with kRebalanceGain times as much
+// (core/rebalance_limits.h), so that noise moves nothing.
 #ifndef OCTET_COORDINATOR_PLACEMENT_PLANNER_H_
 #define OCTET_COORDINATOR_PLACEMENT_PLANNER_H_
 
@@ -21,6 +24,10 @@
 
 namespace octet {
 
+// The speed of a worker of which nothing is known, and the most that one may have.
+inline constexpr uint32_t kPlannerSpeedEqual = 16;
+inline constexpr uint32_t kPlannerSpeedMax = 1024;
+
 struct PlannerWorker {
   WorkerId id;
   std::string zone;            // empty: all such workers share one unnamed zone
@@ -29,6 +36,8 @@ struct PlannerWorker {
   std::vector<ExpertId> held;  // in memory now, cheap to keep
   // False: the worker keeps what `previous` or `held` gives it, but takes nothing new.
   bool accepts_new = true;
+  // Against the others; 1 to kPlannerSpeedMax. Its fair share is in proportion to it.
+  uint32_t speed = kPlannerSpeedEqual;
 };
 
 struct PlannerInput {
@@ -37,7 +46,7 @@ struct PlannerInput {
   uint64_t expert_bytes = 0;
   uint32_t replication = 1;     // replicas wanted of each expert; fewer where workers lack
   uint32_t extra_replicas = 0;  // further ones, for the hottest experts
-  std::vector<uint64_t> load;   // rows computed, by expert; empty: unknown
+  std::vector<uint64_t> load;   // rows of late, by expert; empty: unknown
   const Placement* previous = nullptr;
 };
 
@@ -50,8 +59,8 @@ struct PlacementPlan {
 };
 
 // Deterministic in its input, whatever the order of `workers`. INVALID_ARGUMENT for 0 or more than
-// kExpertsMax experts, replication 0, a repeated id, `load` of a wrong length or more than
-// kWorkersMax workers; FAILED_PRECONDITION without a worker.
+// kExpertsMax experts, replication 0, a repeated id, `load` of a wrong length, a speed of 0 or
+// above kPlannerSpeedMax, or more than kWorkersMax workers; FAILED_PRECONDITION without a worker.
 absl::StatusOr<PlacementPlan> PlanPlacement(const PlannerInput& input);
 
 // Indices into `workers` in an order in which neighbours are in different zones, then hosts, as far

@@ -10,29 +10,36 @@
 #include "core/ids.h"
 #include "core/placement.h"
 #include "kernels/kernels.h"
+#include "transport/replica_choice.h"
 
 namespace octet {
 
-// Rows of one expert, as indices into the step's rows, ascending. slot_index[i] = row * k + slot
-// says where reply row i belongs.
+// Rows of one expert, or some of them, as indices into the step's rows, ascending, not empty.
+// slot_index[i] = row * k + slot says where reply row i belongs.
 struct ExpertGroup {
   ExpertId expert;
   std::vector<uint32_t> rows;
   std::vector<uint32_t> slot_index;
+
+  // Orders the parts of a step: each slot is in one of them.
+  friend bool operator<(const ExpertGroup& a, const ExpertGroup& b) {
+    return a.expert != b.expert ? a.expert < b.expert : a.slot_index.front() < b.slot_index.front();
+  }
 };
 
 // What one worker gets in one dispatch: each row once, however many of its experts need it.
 struct WorkerShare {
   WorkerId worker;
   std::vector<uint32_t> rows;       // indices into the step's rows, ascending, unique
-  std::vector<ExpertGroup> groups;  // ascending by expert
+  std::vector<ExpertGroup> groups;  // ascending by expert, unique
   // groups[g].rows mapped to indices into `rows`.
   std::vector<std::vector<uint32_t>> local_rows;
 };
 
 struct DispatchPlan {
   Epoch epoch;
-  std::vector<WorkerShare> shares;       // ascending by worker
+  std::vector<WorkerShare> shares;       // ascending by worker; of one worker several only where
+                                         // it got parts of an expert that were apart before
   std::vector<ExpertGroup> unplaceable;  // experts without a usable replica
 };
 
@@ -40,12 +47,24 @@ struct DispatchPlan {
 // out.
 std::vector<ExpertGroup> GroupByExpert(const TopK& choice);
 
-// Chooses one replica per expert and builds the shares. `usable(worker)` is the router's own view
-// of health. Among usable replicas the one with the fewest rows planned so far wins, ties to the
-// earlier replica in the placement: deterministic. Results never depend on the choice (experts are
-// pure), only time does.
+// Hosts of placement.workers, numbered in their order: what stands before the port of the address;
+// a worker without an address is alone on its own.
+std::vector<uint32_t> HostsOf(const Placement& placement);
+
+struct ReplicaPolicy {
+  ReplicaCosts costs;
+  // HostsOf the placement.
+  absl::Span<const uint32_t> host_of;
+  // The rows of a group may be divided.
+  bool may_split = false;
+};
+
+// Chooses replicas by ChooseReplicas and builds the shares. `groups` are sorted. `usable(worker)`
+// is the router's own view of health. Deterministic. Results never depend on the choice (experts
+// are pure), only time does.
 DispatchPlan BuildDispatchPlan(std::vector<ExpertGroup> groups, const Placement& placement,
-                               LayerId layer, absl::FunctionRef<bool(WorkerId)> usable);
+                               LayerId layer, const ReplicaPolicy& policy,
+                               absl::FunctionRef<bool(WorkerId)> usable);
 
 }  // namespace octet
 

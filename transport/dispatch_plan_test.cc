@@ -44,6 +44,13 @@ Placement MakePlacement(size_t workers, std::vector<std::vector<uint64_t>> repli
 
 bool Everyone(WorkerId) { return true; }
 
+DispatchPlan Plan(const Choice& c, const Placement& p, absl::FunctionRef<bool(WorkerId)> usable,
+                  bool may_split = false) {
+  const std::vector<uint32_t> hosts = HostsOf(p);
+  return BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0), {ReplicaCosts{}, hosts, may_split},
+                           usable);
+}
+
 TEST(DispatchPlan, GroupsRowsByExpertAscending) {
   Choice c = MakeChoice(2, {3, 1, 1, 0, 3, 0});
   const auto groups = GroupByExpert(c.view);
@@ -61,7 +68,7 @@ TEST(DispatchPlan, GroupsRowsByExpertAscending) {
 TEST(DispatchPlan, SendsEachRowOncePerWorker) {
   Choice c = MakeChoice(2, {0, 1, 1, 0, 2, 0});
   const Placement p = MakePlacement(2, {{1}, {1}, {2}});
-  const DispatchPlan plan = BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0), Everyone);
+  const DispatchPlan plan = Plan(c, p, Everyone);
   EXPECT_EQ(plan.epoch, Epoch(7));
   EXPECT_THAT(plan.unplaceable, IsEmpty());
   ASSERT_THAT(plan.shares, SizeIs(2));
@@ -75,7 +82,7 @@ TEST(DispatchPlan, SendsEachRowOncePerWorker) {
 TEST(DispatchPlan, TiesGoToTheEarlierReplicaAndLoadIsSpread) {
   Choice c = MakeChoice(2, {0, 1, 0, 1});
   const Placement p = MakePlacement(2, {{2, 1}, {2, 1}});
-  const DispatchPlan plan = BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0), Everyone);
+  const DispatchPlan plan = Plan(c, p, Everyone);
   ASSERT_THAT(plan.shares, SizeIs(2));
   EXPECT_EQ(plan.shares[0].groups[0].expert, ExpertId(1));  // worker 1
   EXPECT_EQ(plan.shares[1].groups[0].expert, ExpertId(0));  // worker 2 is preferred for both
@@ -84,13 +91,51 @@ TEST(DispatchPlan, TiesGoToTheEarlierReplicaAndLoadIsSpread) {
 TEST(DispatchPlan, ExpertsWithoutAUsableReplicaAreUnplaceable) {
   Choice c = MakeChoice(1, {0, 1, 5});
   const Placement p = MakePlacement(2, {{1, 2}, {1}, {}});
-  const DispatchPlan plan = BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0),
-                                              [](WorkerId w) { return w == WorkerId(2); });
+  const DispatchPlan plan = Plan(c, p, [](WorkerId w) { return w == WorkerId(2); });
   ASSERT_THAT(plan.shares, SizeIs(1));
   EXPECT_EQ(plan.shares[0].worker, WorkerId(2));
   ASSERT_THAT(plan.unplaceable, SizeIs(2));
   EXPECT_EQ(plan.unplaceable[0].expert, ExpertId(1));
   EXPECT_EQ(plan.unplaceable[1].expert, ExpertId(5));  // past the placement's table
+}
+
+TEST(DispatchPlan, HostsAreTakenFromAddresses) {
+  Placement p = MakePlacement(5, {});
+  p.workers[0].address = "a:1";
+  p.workers[1].address = "[::1]:1";
+  p.workers[2].address = "a:2";
+  EXPECT_THAT(HostsOf(p), ElementsAre(0, 1, 0, 2, 3));
+}
+
+TEST(DispatchPlan, ManyRowsOfOneExpertAreSharedByItsReplicas) {
+  const Choice c = MakeChoice(1, std::vector<uint32_t>(200, 0));
+  const Placement p = MakePlacement(3, {{1, 2, 3}});
+  const DispatchPlan plan = Plan(c, p, Everyone, true);
+  ASSERT_THAT(plan.shares, SizeIs(3));
+  for (const WorkerShare& share : plan.shares) {
+    EXPECT_GE(share.rows.size(), 60u);
+    EXPECT_LE(share.rows.size(), 80u);
+  }
+  EXPECT_THAT(Plan(c, p, Everyone, false).shares, SizeIs(1));
+}
+
+// What was divided stays so when it is sent again, though one worker gets both.
+TEST(DispatchPlan, PartsOfOneExpertThatMeetAreMessagesOfTheirOwn) {
+  const Choice c = MakeChoice(1, std::vector<uint32_t>(200, 0));
+  const Placement p = MakePlacement(2, {{1, 2}});
+  const DispatchPlan first = Plan(c, p, Everyone, true);
+  ASSERT_THAT(first.shares, SizeIs(2));
+  std::vector<ExpertGroup> parts = {first.shares[0].groups[0], first.shares[1].groups[0]};
+  std::sort(parts.begin(), parts.end());
+  const std::vector<uint32_t> hosts = HostsOf(p);
+  const DispatchPlan again = BuildDispatchPlan(parts, p, LayerId(0), {ReplicaCosts{}, hosts, false},
+                                               [](WorkerId w) { return w == WorkerId(2); });
+  ASSERT_THAT(again.shares, SizeIs(2));
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(again.shares[i].worker, WorkerId(2));
+    ASSERT_THAT(again.shares[i].groups, SizeIs(1));
+    EXPECT_EQ(again.shares[i].groups[0].rows, parts[i].rows);
+  }
 }
 
 // Any choice, placement and health: every (row, slot) lands exactly once, with a replica of its
@@ -100,7 +145,7 @@ TEST(DispatchPlan, PropertyEverySlotIsPlannedOnce) {
   for (int round = 0; round < 500; ++round) {
     const uint32_t experts = 1 + rng() % 16;
     const size_t k = 1 + rng() % std::min<uint32_t>(experts, 4);
-    const size_t rows = rng() % 40;
+    const size_t rows = rng() % (round % 3 == 0 ? 300 : 40);
     const size_t workers = 1 + rng() % 6;
     std::vector<uint32_t> chosen;
     std::vector<uint32_t> all(experts);
@@ -122,8 +167,8 @@ TEST(DispatchPlan, PropertyEverySlotIsPlannedOnce) {
     Choice c = MakeChoice(k, chosen);
     c.view.rows = rows;
     const Placement p = MakePlacement(workers, replicas);
-    const DispatchPlan plan = BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0),
-                                                [&](WorkerId w) { return up.count(w) > 0; });
+    const DispatchPlan plan = Plan(
+        c, p, [&](WorkerId w) { return up.count(w) > 0; }, round % 2 == 0);
     std::vector<int> seen(chosen.size(), 0);
     for (const WorkerShare& share : plan.shares) {
       EXPECT_TRUE(up.count(share.worker));

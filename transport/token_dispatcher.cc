@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/mutex.h"
 #include "transport/dispatch_plan.h"
+#include "transport/reply_mailbox.h"
 
 namespace octet {
 namespace {
@@ -30,49 +31,8 @@ constexpr double kHedgeBurst = 8;
 // A reply so much later than late is waited for no longer, whatever the budget.
 constexpr int kHopelessFactor = 4;
 
-using LinkTable = std::map<WorkerId, std::shared_ptr<ExpertLink>>;
-
-// What the data path plans with: replaced as a whole, never changed.
-struct View {
-  std::shared_ptr<const Placement> placement;
-  LinkTable links;
-
-  ExpertLink* Connected(WorkerId id) const {
-    const auto it = links.find(id);
-    const bool up = it != links.end() && it->second != nullptr && it->second->connected();
-    return up ? it->second.get() : nullptr;
-  }
-};
-
-// Where replies from any thread meet the step loop.
-struct Mailbox {
-  explicit Mailbox(std::shared_ptr<DoorbellWords> w)
-      : words(w != nullptr ? std::move(w) : std::make_shared<DoorbellWords>()), bell(words.get()) {}
-
-  const std::shared_ptr<DoorbellWords> words;
-  Doorbell bell;  // rung after what it announces is here
-  // The step loop's thread, which need not ring for itself: it finds `own` set before it sleeps.
-  std::atomic<std::thread::id> step_thread;
-  bool own = false;  // its own replies lie here; only that thread touches it
-  Mutex mu;
-  std::vector<std::pair<uint32_t, ExpertReply>> replies OCTET_GUARDED_BY(mu);
-  std::shared_ptr<const View> view OCTET_GUARDED_BY(mu);
-  bool stopped OCTET_GUARDED_BY(mu) = false;
-
-  void Push(uint32_t serial, ExpertReply reply) {
-    const bool failed = !reply.status.ok();
-    {
-      MutexLock lock(mu);
-      replies.emplace_back(serial, std::move(reply));
-    }
-    if (step_thread == std::this_thread::get_id()) {
-      own = true;
-      return;
-    }
-    // A failure is sent elsewhere at once; of the rest the last one wakes.
-    failed ? bell.RingNow() : bell.Ring();
-  }
-};
+using View = PlacementLinks;
+using Mailbox = ReplyMailbox;
 
 // The dispatcher's opinion of a worker. Step thread only.
 struct WorkerHealth {
@@ -111,8 +71,8 @@ struct DispatchHandle::Impl {
       : owner(dispatcher), groups(std::move(g)), tracker(groups.size(), policy) {}
 
   TokenDispatcher::Impl* owner;
-  ExpertDispatch head;  // all but the share
-  std::vector<ExpertGroup> groups;
+  ExpertDispatch head;              // all but the share
+  std::vector<ExpertGroup> groups;  // sorted; none is divided any further
   AttemptTracker tracker;
   std::deque<Sent> sent;  // index is the tracker's attempt
   std::vector<const float*> replies;
@@ -139,7 +99,18 @@ struct TokenDispatcher::Impl {
   void SetPlacement(std::shared_ptr<const Placement> placement);
 
   // ---- Step thread only, from here ----
-  bool Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects, MonotonicTime now);
+  bool Healthy(WorkerId id, bool accept_suspects, MonotonicTime now);
+  bool Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects, MonotonicTime now) {
+    return h.tracker.Allows(id, now) && Healthy(id, accept_suspects, now);
+  }
+  ReplicaPolicy Policy(bool may_split) const { return {options.costs, view->host_of, may_split}; }
+  // Shares for `groups`; those without a usable replica stay there. Workers that were late of late
+  // are taken only where there is no other.
+  std::vector<WorkerShare> PlanShares(
+      std::vector<ExpertGroup>* groups, LayerId layer, bool may_split,
+      absl::FunctionRef<bool(WorkerId, bool accept_suspects)> usable) const;
+  // Divides `groups` as the returned shares do.
+  std::vector<WorkerShare> PlanFirst(std::vector<ExpertGroup>* groups, LayerId layer);
   std::vector<ExpertGroup> CopyGroups(const DispatchHandle::Impl& h,
                                       const std::vector<uint32_t>& indices) const;
   void SendWaiting(DispatchHandle::Impl& h);
@@ -202,6 +173,7 @@ void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placem
                       it != old->links.end() && it->second != nullptr;
     next->links[worker.id] = keep ? it->second : factory(worker);
   }
+  next->host_of = HostsOf(*placement);
   next->placement = std::move(placement);
   {
     MutexLock lock(mailbox->mu);
@@ -210,12 +182,42 @@ void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placem
   mailbox->bell.RingNow();
 }
 
-bool TokenDispatcher::Impl::Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects,
-                                   MonotonicTime now) {
-  if (view->Connected(id) == nullptr || !h.tracker.Allows(id, now)) return false;
+bool TokenDispatcher::Impl::Healthy(WorkerId id, bool accept_suspects, MonotonicTime now) {
+  if (view->Connected(id) == nullptr) return false;
   const WorkerHealth& w = health[id];
   if (w.wrong_digest && w.wrong_digest_epoch >= view->placement->epoch) return false;
   return accept_suspects || w.suspect_until <= now;
+}
+
+std::vector<WorkerShare> TokenDispatcher::Impl::PlanShares(
+    std::vector<ExpertGroup>* groups, LayerId layer, bool may_split,
+    absl::FunctionRef<bool(WorkerId, bool)> usable) const {
+  std::vector<WorkerShare> shares;
+  for (const bool accept_suspects : {false, true}) {
+    if (groups->empty()) break;
+    DispatchPlan plan =
+        BuildDispatchPlan(std::move(*groups), *view->placement, layer, Policy(may_split),
+                          [&](WorkerId id) { return usable(id, accept_suspects); });
+    *groups = std::move(plan.unplaceable);
+    shares.insert(shares.end(), std::make_move_iterator(plan.shares.begin()),
+                  std::make_move_iterator(plan.shares.end()));
+  }
+  return shares;
+}
+
+std::vector<WorkerShare> TokenDispatcher::Impl::PlanFirst(std::vector<ExpertGroup>* groups,
+                                                          LayerId layer) {
+  view = CurrentView();
+  if (view->placement == nullptr) return {};
+  const MonotonicTime now = clock->Now();
+  std::vector<WorkerShare> shares =
+      PlanShares(groups, layer, /*may_split=*/true,
+                 [&](WorkerId id, bool suspects) { return Healthy(id, suspects, now); });
+  for (const WorkerShare& share : shares) {
+    groups->insert(groups->end(), share.groups.begin(), share.groups.end());
+  }
+  std::sort(groups->begin(), groups->end());
+  return shares;
 }
 
 std::vector<ExpertGroup> TokenDispatcher::Impl::CopyGroups(
@@ -233,15 +235,10 @@ void TokenDispatcher::Impl::SendWaiting(DispatchHandle::Impl& h) {
   if (waiting.empty()) return;
   const MonotonicTime now = clock->Now();
   std::vector<ExpertGroup> left = CopyGroups(h, waiting);
-  // Workers that were late of late only where there is no other.
-  for (const bool accept_suspects : {false, true}) {
-    if (left.empty()) break;
-    DispatchPlan plan =
-        BuildDispatchPlan(std::move(left), *view->placement, h.head.key.layer,
-                          [&](WorkerId id) { return Usable(h, id, accept_suspects, now); });
-    left = std::move(plan.unplaceable);
-    for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), kNotAHedge);
-  }
+  std::vector<WorkerShare> shares =
+      PlanShares(&left, h.head.key.layer, /*may_split=*/false,
+                 [&](WorkerId id, bool suspects) { return Usable(h, id, suspects, now); });
+  for (WorkerShare& share : shares) SendShare(h, std::move(share), kNotAHedge);
 }
 
 void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share,
@@ -249,9 +246,7 @@ void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share
   const MonotonicTime now = clock->Now();
   std::vector<uint32_t> indices;
   for (const ExpertGroup& group : share.groups) {
-    const auto it =
-        std::lower_bound(h.groups.begin(), h.groups.end(), group.expert,
-                         [](const ExpertGroup& g, ExpertId expert) { return g.expert < expert; });
+    const auto it = std::lower_bound(h.groups.begin(), h.groups.end(), group);
     indices.push_back(static_cast<uint32_t>(it - h.groups.begin()));
   }
   const WorkerId worker = share.worker;
@@ -339,8 +334,8 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
              return h.tracker.Tries(id, g);
            });
   };
-  DispatchPlan plan =
-      BuildDispatchPlan(CopyGroups(h, open), *view->placement, h.head.key.layer, elsewhere);
+  DispatchPlan plan = BuildDispatchPlan(CopyGroups(h, open), *view->placement, h.head.key.layer,
+                                        Policy(false), elsewhere);
   if (plan.unplaceable.empty()) {
     h.tracker.Hedged(attempt);
   } else {
@@ -406,8 +401,9 @@ void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt,
   const size_t hidden = h.head.rows.format.hidden;
   const float* row = sent.reply.data();
   for (const ExpertGroup& group : sent.share.groups) {
-    const bool first = std::any_of(completed.begin(), completed.end(),
-                                   [&](uint32_t g) { return h.groups[g].expert == group.expert; });
+    const bool first = std::any_of(completed.begin(), completed.end(), [&](uint32_t g) {
+      return h.groups[g].slot_index.front() == group.slot_index.front();
+    });
     for (const uint32_t slot : group.slot_index) {
       if (first) h.replies[slot] = row;
       row += hidden;
@@ -513,7 +509,9 @@ std::unique_ptr<DispatchHandle> TokenDispatcher::Dispatch(StepId step, uint32_t 
                                                           const TopK& choice) {
   OCTET_CHECK_EQ(rows.rows, choice.rows);
   impl_->mailbox->step_thread = std::this_thread::get_id();
-  auto state = std::make_unique<DispatchHandle::Impl>(impl_.get(), GroupByExpert(choice),
+  std::vector<ExpertGroup> groups = GroupByExpert(choice);
+  std::vector<WorkerShare> shares = impl_->PlanFirst(&groups, layer);
+  auto state = std::make_unique<DispatchHandle::Impl>(impl_.get(), std::move(groups),
                                                       impl_->options.attempts);
   DispatchHandle::Impl& h = *state;
   h.head.key.router = impl_->options.router;
@@ -536,7 +534,7 @@ std::unique_ptr<DispatchHandle> TokenDispatcher::Dispatch(StepId step, uint32_t 
     for (const ExpertGroup& group : h.groups) tokens[group.expert.value()] += group.rows.size();
   }
   impl_->handles.push_back(&h);
-  impl_->SendWaiting(h);
+  for (WorkerShare& share : shares) impl_->SendShare(h, std::move(share), kNotAHedge);
   return std::unique_ptr<DispatchHandle>(new DispatchHandle(std::move(state)));
 }
 

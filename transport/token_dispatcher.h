@@ -20,6 +20,7 @@
 #include "transport/doorbell.h"
 #include "transport/expert_link.h"
 #include "transport/latency_estimate.h"
+#include "transport/replica_choice.h"
 #include "transport/wire_rows.h"
 
 namespace octet {
@@ -36,6 +37,7 @@ struct DispatcherOptions {
   std::string model_version;
   AttemptPolicy attempts;
   HedgePolicy hedge;
+  ReplicaCosts costs;
   // Called instead of sleeping for at most the given time, so that a simulation on one thread can
   // advance its clock and deliver replies. Null in production.
   std::function<void(Duration)> wait;

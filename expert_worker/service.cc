@@ -97,6 +97,11 @@ void ExpertService::Stream::OnReadDone(bool ok) {
     }
   }
   Call* const raw = call.get();
+  if (!SealFits(raw->request)) {
+    LogWarning("a damaged dispatch ends its stream");
+    OnCancel();
+    return;
+  }
   raw->reply.Clear();
   *raw->reply.mutable_key() = raw->request.key();
   raw->job = std::make_unique<ExpertJob>();
@@ -127,6 +132,7 @@ void ExpertService::Stream::OnReadDone(bool ok) {
     raw->reply.set_error(DispatchErrorFromStatus(status));
     raw->reply.set_message(std::string(status.message()));
     raw->reply.clear_rows();
+    Seal(&raw->reply);
     Answer(std::move(call));
   }
   ReadNext();
@@ -146,6 +152,7 @@ void ExpertService::Stream::OnComputed(Call* call) {
   } else {
     EncodeReplyRows(call->rows.data(), call->reply_rows, job.format, &reply);
   }
+  Seal(&reply);
   MutexLock lock(mu_);
   const auto it = std::find_if(running_.begin(), running_.end(),
                                [&](const std::unique_ptr<Call>& c) { return c.get() == call; });

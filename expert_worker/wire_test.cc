@@ -249,6 +249,7 @@ octet::v1::Dispatch GoodDispatch(const TestModelShape& shape) {
   auto* second = d.add_experts();
   second->set_expert(3);
   second->add_rows(1);
+  Seal(&d);
   return d;
 }
 
@@ -334,6 +335,7 @@ TEST_F(BadPeer, GetsOnePreciseRefusalForEachFault) {
     SCOPED_TRACE(fault.name);
     octet::v1::Dispatch dispatch = GoodDispatch(shape_);
     fault.make(&dispatch);
+    Seal(&dispatch);
     const octet::v1::DispatchReply reply = Ask(dispatch);
     EXPECT_EQ(reply.error(), fault.error) << reply.message();
     EXPECT_THAT(reply.message(), HasSubstr(fault.says));
@@ -344,6 +346,31 @@ TEST_F(BadPeer, GetsOnePreciseRefusalForEachFault) {
   EXPECT_EQ(reply.error(), octet::v1::DISPATCH_OK) << reply.message();
   EXPECT_EQ(reply.rows().size(), 3 * shape_.hidden * sizeof(float));
   EXPECT_EQ(reply.checksum(), Crc32c(reply.rows().data(), reply.rows().size()));
+}
+
+// Nothing of it can be believed, not even whom to tell.
+TEST_F(BadPeer, ADispatchWhoseSealDoesNotFitEndsOnlyItsOwnStream) {
+  using octet::v1::Dispatch;
+  const std::vector<std::function<void(Dispatch*)>> damages = {
+      [](Dispatch* d) { d->mutable_key()->set_attempt(6); },
+      [](Dispatch* d) { d->mutable_key()->set_layer(1); },
+      [](Dispatch* d) { d->mutable_experts(0)->set_expert(1); },
+      [](Dispatch* d) { d->mutable_experts(0)->set_rows(1, 1); },
+      [](Dispatch* d) { (*d->mutable_compute_digest())[7] ^= 1; },
+      [](Dispatch* d) { d->set_priority(octet::v1::PRIORITY_PREFILL); },
+      [](Dispatch* d) { d->clear_seal(); },
+  };
+  for (const auto& damage : damages) {
+    grpc::ClientContext context;
+    const auto stream = stub_->Exchange(&context);
+    Dispatch dispatch = GoodDispatch(shape_);
+    damage(&dispatch);
+    ASSERT_TRUE(stream->Write(dispatch));
+    octet::v1::DispatchReply reply;
+    EXPECT_FALSE(stream->Read(&reply));
+    stream->Finish();
+  }
+  EXPECT_EQ(Ask(GoodDispatch(shape_)).error(), octet::v1::DISPATCH_OK);
 }
 
 TEST_F(BadPeer, BytesThatAreNoMessageEndOnlyTheirOwnStream) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "core/crc32c.h"
 #include "core/limits.h"
@@ -54,7 +55,67 @@ absl::Status ValidateGroups(const DispatchView& dispatch, uint32_t experts) {
   return absl::OkStatus();
 }
 
+// Fields in the order of the message, each as 64 bits; strings and lists after their length.
+class SealWriter {
+ public:
+  void Add(uint64_t value) { words_.push_back(value); }
+  void Add(const std::string& text) {
+    Add(text.size());
+    Add(Crc32c(text.data(), text.size()));
+  }
+  void Add(const google::protobuf::RepeatedField<uint32_t>& values) {
+    const auto count = static_cast<size_t>(values.size());
+    Add(count);
+    Add(Crc32c(values.data(), count * sizeof(uint32_t)));
+  }
+  void Add(const octet::v1::DispatchKey& key) {
+    Add(key.router());
+    Add(key.incarnation());
+    Add(key.step());
+    Add(key.micro_batch());
+    Add(key.layer());
+    Add(key.attempt());
+  }
+  uint32_t Crc() const { return Crc32c(words_.data(), words_.size() * sizeof(uint64_t)); }
+
+ private:
+  absl::InlinedVector<uint64_t, 48> words_;
+};
+
+uint32_t SealOf(const Dispatch& d) {
+  SealWriter seal;
+  seal.Add(d.key());
+  seal.Add(d.epoch());
+  seal.Add(d.compute_digest());
+  seal.Add(d.model_version());
+  seal.Add(static_cast<uint64_t>(d.priority()));
+  seal.Add(d.row_count());
+  seal.Add(static_cast<uint64_t>(d.experts_size()));
+  for (const auto& group : d.experts()) {
+    seal.Add(group.expert());
+    seal.Add(group.rows());
+  }
+  seal.Add(d.checksum());
+  return seal.Crc();
+}
+
+uint32_t SealOf(const DispatchReply& r) {
+  SealWriter seal;
+  seal.Add(r.key());
+  seal.Add(static_cast<uint64_t>(r.error()));
+  seal.Add(r.message());
+  seal.Add(r.checksum());
+  seal.Add(r.compute_ns());
+  seal.Add(r.queue_ns());
+  return seal.Crc();
+}
+
 }  // namespace
+
+void Seal(Dispatch* dispatch) { dispatch->set_seal(SealOf(*dispatch)); }
+void Seal(DispatchReply* reply) { reply->set_seal(SealOf(*reply)); }
+bool SealFits(const Dispatch& dispatch) { return dispatch.seal() == SealOf(dispatch); }
+bool SealFits(const DispatchReply& reply) { return reply.seal() == SealOf(reply); }
 
 void DispatchKeyToProto(const DispatchKey& key, octet::v1::DispatchKey* proto) {
   proto->set_router(key.router.value());

@@ -63,6 +63,14 @@ absl::Status ValidateDispatch(const DispatchView& dispatch, const DispatchShape&
 absl::Status ValidateReply(const octet::v1::DispatchReply& reply, const WireFormat& format,
                            size_t rows);
 
+// The seal of a message covers every field but the rows, which have a checksum of their own: what
+// is asked for, of whom, and for which attempt. A message whose seal does not fit can't be answered
+// or counted as an answer, not even refused by its key; it ends the stream it came on.
+void Seal(octet::v1::Dispatch* dispatch);
+void Seal(octet::v1::DispatchReply* reply);
+bool SealFits(const octet::v1::Dispatch& dispatch);
+bool SealFits(const octet::v1::DispatchReply& reply);
+
 // Reply rows a dispatch asks for: the sum over its experts.
 size_t ReplyRows(const octet::v1::Dispatch& dispatch);
 

@@ -13,7 +13,7 @@ packages_of() {
         libsqlite3-dev libhwloc-dev libssl-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
       ;;
     model) echo python3 python3-venv python3-pip ;;
-    test) echo git procps python3 python3-venv python3-pip clang-format-14 clang-tidy-14 kubectl ;;
+    test) echo git procps python3 python3-venv python3-pip clang-format-14 clang-tidy-14 kubectl spin ;;
     fuzz) echo clang-14 libclang-rt-14-dev ;;
     *)
       echo "packages.sh: unknown kind '$1' (allowed: build, model, test, fuzz)" >&2
@@ -27,7 +27,7 @@ packages_of() {
 package_present() {
   case "$1" in
     kubectl) command -v kubectl >/dev/null ;;
-    cmake | git | mold | ccache | python3) command -v "$1" >/dev/null ;;
+    cmake | git | mold | ccache | python3 | spin) command -v "$1" >/dev/null ;;
     ninja-build) command -v ninja >/dev/null ;;
     python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
     python3-pip) python3 -m pip --version >/dev/null 2>&1 ;;

@@ -1,5 +1,7 @@
 #include "tests/sim/cluster.h"
 
+#include <google/protobuf/stubs/logging.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -213,7 +215,10 @@ Outcome Cluster::Run() {
   return outcome;
 }
 
-void SilenceLog() { SetLogLevel(static_cast<LogLevel>(static_cast<int>(LogLevel::kError) + 1)); }
+void SilenceLog() {
+  (void)google::protobuf::SetLogHandler(nullptr);
+  SetLogLevel(static_cast<LogLevel>(static_cast<int>(LogLevel::kError) + 1));
+}
 
 Outcome RunPlan(const Plan& plan, const Bugs& bugs, bool trace) {
   return Cluster(plan, bugs, trace).Run();

@@ -35,6 +35,7 @@ constexpr const char* kNames[kCoveredCount] = {
     "worker refused: overloaded",
     "worker refused: malformed",
     "worker refused: draining",
+    "damaged dispatch ended its stream",
     "damaged reply refused",
     "late reply dropped",
     "rollout activated",

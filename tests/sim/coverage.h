@@ -42,6 +42,7 @@ enum class Covered : uint8_t {
   kWorkerRefusedOverload,
   kWorkerRefusedMalformed,
   kWorkerRefusedDraining,
+  kBrokenSeal,
   kReplyRefusedDamaged,
   kLateReplyDropped,
   kRolloutActivated,

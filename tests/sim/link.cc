@@ -180,8 +180,10 @@ void Link::Send(const ExpertDispatch& dispatch, ReplyFn done) {
                       there = s.node](std::shared_ptr<octet::v1::DispatchReply> answer) {
     answer = Travel(world, there, here, std::move(answer));
     if (answer == nullptr) return stream->Break();
-    const auto deliver = [state, answer] {
-      if (const auto link = state.lock()) link->OnReply(*answer);
+    const auto deliver = [state, answer, stream] {
+      const auto link = state.lock();
+      if (link == nullptr) return;
+      SealFits(*answer) ? link->OnReply(*answer) : stream->Break();
     };
     stream->Send(1, deliver, /*shuffle=*/true);
   };

@@ -176,7 +176,7 @@ class Maker {
         return;
       case FaultKind::kNoise:
         Pair(fault);
-        fault->x = (1 + Below(31)) & ~uint64_t{kNoiseCorrupt};
+        fault->x = 1 + Below(31);
         return;
       case FaultKind::kSlowWorker:
         fault->x = Small(3, 60);

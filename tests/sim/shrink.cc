@@ -1,15 +1,21 @@
 #include "tests/sim/shrink.h"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace octet::sim {
 namespace {
 
+std::string WithoutNumbers(std::string text) {
+  std::erase_if(text, [](char c) { return c >= '0' && c <= '9'; });
+  return text;
+}
+
 class Shrinker {
  public:
   Shrinker(const Plan& failing, const RunFn& run, int runs_max)
-      : best_(failing), run_(run), left_(runs_max) {}
+      : best_(failing), run_(run), left_(runs_max), failure_(WithoutNumbers(run(failing))) {}
 
   Plan Run() {
     bool smaller = true;
@@ -23,7 +29,7 @@ class Shrinker {
 
  private:
   bool Try(const Plan& candidate) {
-    if (left_-- <= 0 || run_(candidate).empty()) return false;
+    if (left_-- <= 0 || WithoutNumbers(run_(candidate)) != failure_) return false;
     best_ = candidate;
     return true;
   }
@@ -94,6 +100,7 @@ class Shrinker {
   Plan best_;
   const RunFn& run_;
   int left_;
+  const std::string failure_;
 };
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace octet::sim {
 // What is wrong with a plan; empty: nothing.
 using RunFn = std::function<std::string(const Plan&)>;
 
-// Delta debugging over the faults and the requests, then their numbers. The result fails, not
-// necessarily with the same words. At most `runs_max` runs.
+// Delta debugging over the faults and the requests, then their numbers. The result fails with the
+// same words, numbers aside. At most `runs_max` runs.
 Plan Shrink(const Plan& failing, const RunFn& run, int runs_max = 600);
 
 }  // namespace octet::sim

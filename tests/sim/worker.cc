@@ -136,6 +136,11 @@ bool Worker::drained() const {
 
 void Worker::OnDispatch(const std::shared_ptr<Connection>& stream,
                         std::shared_ptr<octet::v1::Dispatch> message, ReplyFn reply) {
+  if (!SealFits(*message)) {
+    world_->Cover(Covered::kBrokenSeal);
+    stream->Break();
+    return;
+  }
   auto job = std::make_unique<Job>();
   job->stream = stream;
   job->request = std::move(message);
@@ -167,6 +172,7 @@ void Worker::Refuse(const Job& job, const absl::Status& status) {
   *reply->mutable_key() = job.request->key();
   reply->set_error(DispatchErrorFromStatus(status));
   reply->set_message(std::string(status.message()));
+  Seal(reply.get());
   job.reply(std::move(reply));
 }
 
@@ -211,6 +217,7 @@ void Worker::Answer(Job* job) {
   auto reply = std::make_shared<octet::v1::DispatchReply>();
   *reply->mutable_key() = job->request->key();
   EncodeReplyRows(job->rows.data(), job->reply_rows, settings_.model.Format(), reply.get());
+  Seal(reply.get());
   job->reply(std::move(reply));
 }
 

@@ -49,6 +49,7 @@ void EncodeDispatch(const ExpertDispatch& dispatch, octet::v1::Dispatch* message
     rows->set_expert(share.groups[g].expert.value());
     rows->mutable_rows()->Add(share.local_rows[g].begin(), share.local_rows[g].end());
   }
+  Seal(message);
 }
 
 void EncodeReplyRows(const float* rows, size_t count, const WireFormat& format,

@@ -11,14 +11,17 @@
 
 namespace octet {
 
-// Gathers the share's rows. `message` may hold an earlier dispatch, whose memory is used again.
+// Gathers the share's rows, and seals. `message` may hold an earlier dispatch, whose memory is used
+// again.
 void EncodeDispatch(const ExpertDispatch& dispatch, octet::v1::Dispatch* message);
 
-// `rows` f32 reply rows into `message` with their checksum, rounded to the reply's type.
+// `rows` f32 reply rows into `message` with their checksum, rounded to the reply's type. Not
+// sealed.
 void EncodeReplyRows(const float* rows, size_t count, const WireFormat& format,
                      octet::v1::DispatchReply* message);
 
-// Validates and widens; reply->status says what was wrong. `pool` may be null.
+// Of a message whose seal fits: validates and widens; reply->status says what was wrong. `pool` may
+// be null.
 void DecodeReply(const octet::v1::DispatchReply& message, const WireFormat& format, size_t rows,
                  ReplyPool* pool, ExpertReply* reply);
 

@@ -60,6 +60,8 @@ class GrpcLink::Core : public std::enable_shared_from_this<GrpcLink::Core> {
     return connected_;
   }
 
+  const std::string& address() const { return address_; }
+
   // Called by the stream, on threads of gRPC.
   void OnConnected(Stream* stream) OCTET_EXCLUDES(mu_);
   void OnWritten(Stream* stream) OCTET_EXCLUDES(mu_);
@@ -125,7 +127,13 @@ class GrpcLink::Stream final
       RemoveHold();
       return;
     }
-    core_->OnReply(reply_);
+    if (SealFits(reply_)) {
+      core_->OnReply(reply_);
+    } else {
+      // Nobody knows whom it was for; the next read fails and with it all that is in flight.
+      LogWarning("a damaged reply ends the stream to ", core_->address());
+      context_.TryCancel();
+    }
     StartRead(&reply_);
   }
   void OnDone(const grpc::Status& status) override {

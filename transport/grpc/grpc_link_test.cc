@@ -36,9 +36,12 @@ class RogueWorker final : public octet::v1::ExpertWorker::Service {
     stream->SendInitialMetadata();
     Dispatch dispatch;
     while (stream->Read(&dispatch)) {
-      const std::vector<DispatchReply> replies = script_(dispatch);
+      std::vector<DispatchReply> replies = script_(dispatch);
       if (replies.empty()) return grpc::Status(grpc::StatusCode::INTERNAL, "gone");
-      for (const DispatchReply& reply : replies) stream->Write(reply);
+      for (DispatchReply& reply : replies) {
+        if (reply.seal() == 0) Seal(&reply);
+        stream->Write(reply);
+      }
     }
     return grpc::Status::OK;
   }
@@ -122,6 +125,25 @@ TEST(GrpcLink, DamagedRepliesAreDataLoss) {
     SCOPED_TRACE(cases[now].name);
     EXPECT_TRUE(absl::IsDataLoss(asker.Ask(*link, static_cast<uint32_t>(now)).status));
   }
+}
+
+// A reply that names another attempt by accident must not count for it.
+TEST(GrpcLink, AReplyWhoseSealDoesNotFitEndsTheStream) {
+  int asked = 0;
+  RogueWorker worker([&](const Dispatch& d) {
+    DispatchReply reply = GoodReply(d);
+    if (++asked == 1) {
+      Seal(&reply);
+      reply.mutable_key()->set_attempt(reply.key().attempt() ^ 3);
+    }
+    return std::vector{reply};
+  });
+  const auto link = Connect(worker.address());
+  TestAsker asker;
+  asker.Send(*link, 1);
+  EXPECT_TRUE(absl::IsUnavailable(asker.Wait(link.get()).status));
+  EXPECT_TRUE(WaitConnected(*link));
+  EXPECT_TRUE(asker.Ask(*link, 2).status.ok());
 }
 
 TEST(GrpcLink, RefusalsKeepTheirMeaning) {

@@ -55,18 +55,19 @@ absl::Status ValidateGroups(const DispatchView& dispatch, uint32_t experts) {
   return absl::OkStatus();
 }
 
-// Fields in the order of the message, each as 64 bits; strings and lists after their length.
+// Fields in the order of the message: numbers as 64 bits, strings and lists after their length. All
+// of it goes through one checksum: with checksums of parts inside, two flipped bits can cancel.
 class SealWriter {
  public:
-  void Add(uint64_t value) { words_.push_back(value); }
+  void Add(uint64_t value) { AddBytes(&value, sizeof(value)); }
   void Add(const std::string& text) {
     Add(text.size());
-    Add(Crc32c(text.data(), text.size()));
+    AddBytes(text.data(), text.size());
   }
   void Add(const google::protobuf::RepeatedField<uint32_t>& values) {
     const auto count = static_cast<size_t>(values.size());
     Add(count);
-    Add(Crc32c(values.data(), count * sizeof(uint32_t)));
+    AddBytes(values.data(), count * sizeof(uint32_t));
   }
   void Add(const octet::v1::DispatchKey& key) {
     Add(key.router());
@@ -76,10 +77,14 @@ class SealWriter {
     Add(key.layer());
     Add(key.attempt());
   }
-  uint32_t Crc() const { return Crc32c(words_.data(), words_.size() * sizeof(uint64_t)); }
+  uint32_t Crc() const { return Crc32c(bytes_.data(), bytes_.size()); }
 
  private:
-  absl::InlinedVector<uint64_t, 48> words_;
+  void AddBytes(const void* data, size_t size) {
+    const char* const from = static_cast<const char*>(data);
+    bytes_.insert(bytes_.end(), from, from + size);
+  }
+  absl::InlinedVector<char, 1024> bytes_;
 };
 
 uint32_t SealOf(const Dispatch& d) {

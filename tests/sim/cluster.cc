@@ -47,16 +47,18 @@ Cluster::Cluster(const Plan& plan, const Bugs& bugs, bool trace)
       weather_(plan.workers),
       workers_(plan.workers),
       routers_(plan.routers),
-      invariants_(&world_, plan.memory, [this](const PlacedWorker& placed) -> const Worker* {
-        for (uint32_t i = 0; i < plan_.workers; ++i) {
-          const Worker* const worker = workers_[i].get();
-          if (worker == nullptr || Worker::Address(WorkerNode(i)) != placed.address) continue;
-          // Two coordinators may give one id to two processes, at different addresses.
-          const uint64_t id = worker->member().session().id().value();
-          return id == placed.id.value() ? worker : nullptr;
-        }
-        return nullptr;
-      }) {
+      invariants_(
+          &world_, plan.memory, [this](const PlacedWorker& placed, uint64_t term) -> const Worker* {
+            for (uint32_t i = 0; i < plan_.workers; ++i) {
+              const Worker* const worker = workers_[i].get();
+              if (worker == nullptr || Worker::Address(WorkerNode(i)) != placed.address) continue;
+              // Two coordinators may give one id to two processes, at different addresses.
+              const MemberSession& session = worker->member().session();
+              const bool same = session.id().value() == placed.id.value() && session.term() == term;
+              return same ? worker : nullptr;
+            }
+            return nullptr;
+          }) {
   world_.SetTrace(trace);
   disk_of_[0] = disk_of_[1] = NewDisk();
   model_.layers = plan.layers;

@@ -54,12 +54,12 @@ void Invariants::CheckNewTable(const SendPlacementAction& send) {
     }
   }
   // A later coordinator's first words repeat what an earlier one activated.
-  if (first_ever || last != nullptr) CheckHolders(table, last.get());
+  if (first_ever || last != nullptr) CheckHolders(table, send.term, last.get());
   last = send.placement;
 }
 
 // What is new in a table is where the table says, unless that process has ended since.
-void Invariants::CheckHolders(const Placement& table, const Placement* before) {
+void Invariants::CheckHolders(const Placement& table, uint64_t term, const Placement* before) {
   bool shrinks = true;
   for (uint32_t e = 0; e < table.expert_replicas.size(); ++e) {
     const std::vector<WorkerId> old =
@@ -67,7 +67,7 @@ void Invariants::CheckHolders(const Placement& table, const Placement* before) {
     for (const WorkerId id : table.expert_replicas[e]) {
       if (std::find(old.begin(), old.end(), id) != old.end()) continue;
       shrinks = false;
-      const Worker* const worker = worker_of_(*table.FindWorker(id));
+      const Worker* const worker = worker_of_(*table.FindWorker(id), term);
       if (worker != nullptr && worker->store().Find(ExpertId(e)) == nullptr) {
         return world_->Fail(absl::StrCat("epoch ", table.epoch.value(), " puts expert ", e,
                                          " on worker ", id.value(), ", which does not hold it"));

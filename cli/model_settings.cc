@@ -50,6 +50,8 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   options.context_max = static_cast<uint32_t>(settings.Int("context-max"));
   options.running_max = static_cast<uint32_t>(settings.Int("running-max"));
   options.waiting_max = static_cast<uint32_t>(settings.Int("waiting-max"));
+  options.waiting_tokens_max = static_cast<uint64_t>(settings.Int("waiting-tokens-max"));
+  options.wait_ms_max = settings.Float("wait-ms-max");
   options.step_tokens_max = static_cast<uint32_t>(settings.Int("step-tokens-max"));
   options.chunk_tokens = static_cast<uint32_t>(settings.Int("chunk-tokens"));
   options.itl_ms_max = settings.Float("itl-ms-max");

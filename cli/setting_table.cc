@@ -146,6 +146,12 @@ std::vector<SettingSpec> EngineSettings() {
       IntSetting("running-max", "64", 1, kRunningRequestsMax, "Requests decoded together", kEngine),
       IntSetting("waiting-max", "256", 1, kWaitingRequestsMax,
                  "Requests queued before one is refused", kEngine),
+      IntSetting("waiting-tokens-max", "0", 0, kIntMax,
+                 "Prompt and longest-answer tokens queued before a request is refused; 0: four "
+                 "times what the KV cache holds",
+                 kEngine),
+      FloatSetting("wait-ms-max", "10000", 1, 1e9,
+                   "A request is refused where it would wait longer for its first step", kEngine),
       IntSetting("step-tokens-max", "512", 1, kStepTokensMax, "Rows of one step", kEngine),
       IntSetting("chunk-tokens", "0", 0, kStepTokensMax,
                  "Prefill chunk; 0: follows from --itl-ms-max", kEngine),

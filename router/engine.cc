@@ -14,6 +14,7 @@
 #include "core/mutex.h"
 #include "core/sha256.h"
 #include "core/status_macros.h"
+#include "router/admission.h"
 #include "router/cuda_transformer.h"
 #include "router/kv_cache.h"
 #include "router/request_check.h"
@@ -24,6 +25,10 @@ namespace octet {
 
 namespace {
 
+constexpr double kWaitMsMax = 1e9;
+// Caches that the requests in the queue may fill.
+constexpr uint64_t kWaitingCaches = 4;
+
 absl::Status CheckCount(absl::string_view name, uint64_t value, uint64_t low, uint64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -33,6 +38,10 @@ absl::Status CheckCount(absl::string_view name, uint64_t value, uint64_t low, ui
 absl::Status CheckOptions(const EngineOptions& o) {
   OCTET_RETURN_IF_ERROR(CheckCount("running_max", o.running_max, 1, kRunningRequestsMax));
   OCTET_RETURN_IF_ERROR(CheckCount("waiting_max", o.waiting_max, 1, kWaitingRequestsMax));
+  if (!(o.wait_ms_max > 0) || o.wait_ms_max > kWaitMsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("wait_ms_max: ", o.wait_ms_max, " is not above 0 and at most ", kWaitMsMax));
+  }
   OCTET_RETURN_IF_ERROR(CheckCount("step_tokens_max", o.step_tokens_max, 1, kStepTokensMax));
   if (o.threads < 1 || o.threads > kRouterThreadsMax) {
     return absl::InvalidArgumentError(
@@ -83,8 +92,8 @@ struct Engine::Impl {
   bool stopping OCTET_GUARDED_BY(mu) = false;
   bool draining OCTET_GUARDED_BY(mu) = false;
   uint64_t last_id OCTET_GUARDED_BY(mu) = 0;
-  uint32_t queued OCTET_GUARDED_BY(mu) = 0;     // submitted, never admitted
-  uint32_t in_flight OCTET_GUARDED_BY(mu) = 0;  // submitted, not ended
+  std::unique_ptr<Admission> admission OCTET_GUARDED_BY(mu);  // submitted, never admitted
+  uint32_t in_flight OCTET_GUARDED_BY(mu) = 0;                // submitted, not ended
   EngineStats published OCTET_GUARDED_BY(mu);
 
   std::thread thread;
@@ -96,9 +105,19 @@ struct Engine::Impl {
                                              const TransformerLimits& limits,
                                              const ExecContext& ctx);
   void Run();
+  absl::Status CheckRoom(uint64_t cost) OCTET_REQUIRES(mu);
   bool TakeInbox(bool wait);
   void Publish();
 };
+
+absl::Status Engine::Impl::CheckRoom(uint64_t cost) {
+  if (draining || stopping) {
+    return absl::UnavailableError("the router is draining and takes no new requests");
+  }
+  const absl::Status status = admission->Check(cost);
+  if (!status.ok()) ++published.rejections;
+  return status;
+}
 
 // False when the loop has to end. Waits for something to do where `wait` is set.
 bool Engine::Impl::TakeInbox(bool wait) {
@@ -121,8 +140,12 @@ bool Engine::Impl::TakeInbox(bool wait) {
 void Engine::Impl::Publish() {
   const StepLoop::Flow flow = loop->TakeFlow();
   EngineStats stats = loop->stats();
+  const MonotonicTime now = clock->Now();
   MutexLock lock(mu);
-  queued -= flow.admitted;
+  // A step that waits for a replica says nothing of how long requests will wait after it.
+  if (stats.steps == published.steps) admission->Pause(now);
+  admission->Leave(flow.admitted, flow.admitted_tokens, now);
+  stats.waiting_tokens = admission->waiting_tokens();
   in_flight -= flow.ended;
   stats.waiting += static_cast<uint32_t>(inbox.size());
   stats.rejections = published.rejections;
@@ -238,6 +261,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   scheduling.preempt_every_steps = options.preempt_every_steps;
   impl->loop = std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock,
                                           scheduling, options.micro_batches);
+  AdmissionOptions admission;
+  admission.waiting_max = options.waiting_max;
+  admission.waiting_tokens = options.waiting_tokens_max != 0
+                                 ? options.waiting_tokens_max
+                                 : kWaitingCaches * kv_blocks * kKvBlockPositions;
+  admission.wait_max.ns = static_cast<int64_t>(options.wait_ms_max * 1e6);
+  impl->admission = std::make_unique<Admission>(admission);
   impl->package = std::move(package);
   impl->published = impl->loop->stats();
 
@@ -269,25 +299,29 @@ absl::StatusOr<RequestId> Engine::Submit(GenerationRequest request,
   const uint32_t room = impl_->context_max - static_cast<uint32_t>(request.prompt.size());
   const uint32_t wanted = request.stop.max_tokens;
   incoming.tokens_max = wanted == 0 ? room : std::min(wanted, room);
+  incoming.cost = request.prompt.size() + incoming.tokens_max;
   incoming.request = std::move(request);
   incoming.sink = std::move(sink);
   incoming.submitted = impl_->clock->Now();
   MutexLock lock(impl_->mu);
-  if (impl_->draining || impl_->stopping) {
-    return absl::UnavailableError("the router is draining and takes no new requests");
-  }
-  if (impl_->queued >= impl_->options.waiting_max) {
-    ++impl_->published.rejections;
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", impl_->queued, " requests wait"));
-  }
-  ++impl_->queued;
+  OCTET_RETURN_IF_ERROR(impl_->CheckRoom(incoming.cost));
+  impl_->admission->Enter(incoming.cost, incoming.submitted);
   ++impl_->in_flight;
   const RequestId id(++impl_->last_id);
   incoming.id = id;
   impl_->inbox.push_back(std::move(incoming));
   impl_->work.NotifyAll();
   return id;
+}
+
+absl::Status Engine::CheckRoom() {
+  MutexLock lock(impl_->mu);
+  return impl_->CheckRoom(/*cost=*/1);
+}
+
+Duration Engine::RetryDelay() const {
+  MutexLock lock(impl_->mu);
+  return impl_->admission->RetryDelay();
 }
 
 void Engine::Cancel(RequestId id) {

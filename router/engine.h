@@ -23,11 +23,14 @@ namespace octet {
 
 struct EngineOptions {
   uint64_t kv_cache_bytes = 256u << 20;
-  DType kv_dtype = DType::kF16;    // kF32, kF16 or, on the CPU only, kI8
-  bool prefix_cache = true;        // keep full blocks for prompts that begin alike
-  uint32_t context_max = 0;        // 0: the model's
-  uint32_t running_max = 64;       // sequences decoded together
-  uint32_t waiting_max = 256;      // queued before RESOURCE_EXHAUSTED
+  DType kv_dtype = DType::kF16;  // kF32, kF16 or, on the CPU only, kI8
+  bool prefix_cache = true;      // keep full blocks for prompts that begin alike
+  uint32_t context_max = 0;      // 0: the model's
+  uint32_t running_max = 64;     // sequences decoded together
+  uint32_t waiting_max = 256;    // queued before RESOURCE_EXHAUSTED
+  // Tokens, prompts and longest answers, of all that are queued; 0: four times the cache's.
+  uint64_t waiting_tokens_max = 0;
+  double wait_ms_max = 10'000;     // a request is refused where its first step is further away
   uint32_t step_tokens_max = 512;  // rows of one step
   uint32_t chunk_tokens = 0;       // fixed prefill chunk; 0: follows from itl_ms_max
   double itl_ms_max = 100;  // bound on running requests' inter-token latency while prompts arrive
@@ -56,6 +59,7 @@ struct EngineOptions {
 struct EngineStats {
   uint32_t running = 0;
   uint32_t waiting = 0;
+  uint64_t waiting_tokens = 0;  // prompts and longest answers of those never admitted
   uint64_t kv_blocks_total = 0;
   uint64_t kv_blocks_used = 0;        // by running requests
   uint64_t kv_blocks_idle = 0;        // kept by the prefix cache alone
@@ -90,9 +94,14 @@ class Engine {
   // f16. A request goes on, and its keys and values are used, under one such digest only.
   const std::string& compute_digest() const;
   // Validates against the model (ids in range, prompt fits, ...: INVALID_ARGUMENT), then queues.
-  // RESOURCE_EXHAUSTED when the queue is full, UNAVAILABLE while draining. The sink is kept until
-  // its last call.
+  // RESOURCE_EXHAUSTED when the queue is full (admission.h), UNAVAILABLE while draining. The sink
+  // is kept until its last call.
   absl::StatusOr<RequestId> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink);
+  // The errors of Submit that no request would be spared: to be asked before work is put into
+  // one, such as encoding its text. Counts as a rejection where it fails.
+  absl::Status CheckRoom();
+  // After which a client that was refused may try again.
+  Duration RetryDelay() const;
   // The request ends with CANCELLED within one step. Unknown ids are ignored.
   void Cancel(RequestId id);
   // Refuses new requests and returns when those in flight have ended or at `deadline`.

@@ -49,7 +49,7 @@ void StepLoop::Add(IncomingRequest incoming) {
   const uint32_t prompt_tokens = scheduled.prompt_tokens;
   const absl::Status status = scheduler_.Submit(std::move(scheduled));
   if (!status.ok()) {
-    ++flow_.admitted;
+    NoteAdmitted(incoming.cost);
     ++flow_.ended;
     incoming.sink->OnError(status);
     return;
@@ -62,6 +62,7 @@ void StepLoop::Add(IncomingRequest incoming) {
   active->request = std::move(request);
   active->sink = std::move(incoming.sink);
   active->prompt_tokens = prompt_tokens;
+  active->cost = incoming.cost;
   active->submitted = incoming.submitted;
   active_.emplace(incoming.id, std::move(active));
 }
@@ -80,10 +81,15 @@ void StepLoop::FailAll(const absl::Status& status) {
 
 void StepLoop::End(RequestId id) {
   const auto it = active_.find(id);
-  if (!it->second->admitted.has_value()) ++flow_.admitted;
+  if (!it->second->admitted.has_value()) NoteAdmitted(it->second->cost);
   ++flow_.ended;
   scheduler_.Remove(id);
   active_.erase(it);
+}
+
+void StepLoop::NoteAdmitted(uint64_t cost) {
+  ++flow_.admitted;
+  flow_.admitted_tokens += cost;
 }
 
 absl::Status StepLoop::Forward(const Batch& batch, MonotonicTime now) {
@@ -131,7 +137,7 @@ void StepLoop::NotePlan(const StepPlan& plan, MonotonicTime now) {
     Active& active = *active_.at(id);
     if (active.admitted.has_value()) continue;
     active.admitted = now;
-    ++flow_.admitted;
+    NoteAdmitted(active.cost);
   }
   stats_.preemptions += plan.preempted.size();
 }

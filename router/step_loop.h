@@ -30,6 +30,7 @@ struct IncomingRequest {
   std::shared_ptr<GenerationSink> sink;
   MonotonicTime submitted;
   uint32_t tokens_max = 0;  // to generate
+  uint64_t cost = 0;        // tokens of the prompt and of the longest answer
 };
 
 // One thread. Sinks are called from it.
@@ -51,6 +52,7 @@ class StepLoop {
   struct Flow {
     uint32_t admitted = 0;  // first admissions, and ends of requests never admitted
     uint32_t ended = 0;
+    uint64_t admitted_tokens = 0;  // what those admitted cost (IncomingRequest::cost)
   };
   Flow TakeFlow();
   // All but `rejections`.
@@ -62,6 +64,7 @@ class StepLoop {
     std::shared_ptr<GenerationSink> sink;
     std::unique_ptr<RequestOutput> output;
     uint32_t prompt_tokens = 0;
+    uint64_t cost = 0;
     MonotonicTime submitted;
     std::optional<MonotonicTime> admitted;
     std::optional<MonotonicTime> first_token;
@@ -93,6 +96,8 @@ class StepLoop {
   void TakeToken(RequestId id, Active* active, RowOutcome* outcome);
   void Finish(RequestId id, Active* active, FinishReason reason);
   void End(RequestId id);
+  // A request has waited for the last time.
+  void NoteAdmitted(uint64_t cost);
   absl::Status ExpiryStatus() const;
 
   ForwardPass* const transformer_;

@@ -114,6 +114,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
                              static_cast<int>(options.concurrent_streams_max));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Millis(options.keepalive_time));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Millis(options.keepalive_timeout));
+  // Finds clients that are gone without a word also while there is nothing to send them: their
+  // requests wait in a queue, or they have none.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   // Clients ping at the rate of ChannelOptions; a stricter server would drop them.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
   // Without this a second server on the same port silently takes half of the connections.

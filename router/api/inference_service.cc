@@ -1,5 +1,7 @@
 #include "router/api/inference_service.h"
 
+#include <grpcpp/alarm.h>
+
 #include <chrono>
 #include <deque>
 #include <optional>
@@ -8,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/limits.h"
+#include "core/log.h"
 #include "core/mutex.h"
 #include "router/api/inference_codec.h"
 #include "rpc/status_details.h"
@@ -30,11 +33,11 @@ MonotonicTime DeadlineOf(const grpc::CallbackServerContext& context, const Clock
   return clock.Now() + Duration{std::chrono::duration_cast<std::chrono::nanoseconds>(left).count()};
 }
 
-// Adds the retry delay where trying again can help and the engine did not say when.
-absl::Status WithRetryDelay(absl::Status status) {
+// Adds the retry delay where trying again can help.
+absl::Status WithRetryDelay(absl::Status status, Duration delay) {
   const bool transient = status.code() == absl::StatusCode::kResourceExhausted ||
                          status.code() == absl::StatusCode::kUnavailable;
-  if (transient && !GetRetryDelay(status).has_value()) SetRetryDelay(&status, kRetryAfter);
+  if (transient && !GetRetryDelay(status).has_value()) SetRetryDelay(&status, delay);
   return status;
 }
 
@@ -44,53 +47,57 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
                              public GenerationSink,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
-  GenerateStream(grpc::CallbackServerContext* context, Engine* engine)
-      : context_(context), engine_(engine) {}
+  GenerateStream(grpc::CallbackServerContext* context, Engine* engine, const OutputLimits& limits)
+      : context_(context), engine_(engine), limits_(limits) {}
 
   // Called once, before gRPC reacts to anything.
   void Start(const octet::v1::GenerateRequest& request, const ServedModel& model,
              const Clock& clock) {
     self_ = shared_from_this();
+    // Before anything that costs time: a refusal has to stay cheap when there are many.
+    if (const absl::Status room = engine_->CheckRoom(); !room.ok()) return Refuse(room);
     auto resolved = ResolveGenerateRequest(request, model, DrawForRequest());
     if (!resolved.ok()) return Finish(ToGrpcStatus(resolved.status()));
     resolved->deadline = DeadlineOf(*context_, clock);
     GenerateResponse started = StartedToProto(*resolved, model);
     auto id = engine_->Submit(*std::move(resolved), shared_from_this());
-    if (!id.ok()) return Finish(ToGrpcStatus(WithRetryDelay(id.status())));
+    if (!id.ok()) return Refuse(id.status());
     Opened(*id, std::move(started));
   }
 
   void OnChunk(GenerationChunk chunk) override {
-    const size_t tokens = chunk.token_ids.size() + chunk.prompt_logprobs.size();
+    Message message{ChunkToProto(chunk), chunk.token_ids.size() + chunk.prompt_logprobs.size(), 0};
+    message.bytes = message.response.ByteSizeLong();
     MutexLock lock(mu_);
-    buffered_tokens_ += tokens;
-    if (buffered_tokens_ > kOutputBufferTokensMax && !overflowed_) {
-      overflowed_ = true;
-      queue_.clear();
-      // Breaks the write that waits for the client; OnCancel then ends the request.
-      context_->TryCancel();
-    }
-    if (overflowed_) return;
-    queue_.push_back({ChunkToProto(chunk), tokens});
+    buffered_tokens_ += message.tokens;
+    buffered_bytes_ += message.bytes;
+    const bool over =
+        buffered_tokens_ > kOutputBufferTokensMax || buffered_bytes_ > limits_.buffer_bytes_max;
+    if (over) GiveUp("it does not read what is generated");
+    if (given_up_) return;
+    queue_.push_back(std::move(message));
     Advance();
   }
 
   void OnFinished(GenerationResult result) override {
     MutexLock lock(mu_);
-    queue_.push_back({FinishedToProto(result), 0});
+    queue_.push_back({FinishedToProto(result), 0, 0});
     end_ = grpc::Status::OK;
     Advance();
+    WatchReader();
   }
 
   void OnError(absl::Status status) override {
     MutexLock lock(mu_);
-    end_ = ToGrpcStatus(WithRetryDelay(std::move(status)));
+    end_ = ToGrpcStatus(WithRetryDelay(std::move(status), kRetryAfter));
     Advance();
+    WatchReader();
   }
 
   void OnWriteDone(bool ok) override {
     MutexLock lock(mu_);
     buffered_tokens_ -= current_.tokens;
+    buffered_bytes_ -= current_.bytes;
     writing_ = false;
     if (!ok) broken_ = true;
     Advance();
@@ -106,13 +113,48 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
     if (id.has_value()) engine_->Cancel(*id);
   }
 
-  void OnDone() override { self_.reset(); }
+  void OnDone() override {
+    {
+      MutexLock lock(mu_);
+      done_ = true;
+    }
+    self_.reset();
+  }
 
  private:
+  void Refuse(absl::Status status) {
+    Finish(ToGrpcStatus(WithRetryDelay(std::move(status), engine_->RetryDelay())));
+  }
+
   struct Message {
     GenerateResponse response;
     size_t tokens = 0;
+    size_t bytes = 0;
   };
+
+  // Cancels the call of a client that does not read.
+  void GiveUp(const char* why) OCTET_REQUIRES(mu_) {
+    if (given_up_ || done_) return;
+    given_up_ = true;
+    queue_.clear();
+    LogInfo("the call of ", context_->peer(), " is cancelled: ", why);
+    // Breaks the write that waits for the client; OnCancel then ends the request.
+    context_->TryCancel();
+  }
+
+  // The request has ended, its client may not have read all of it yet.
+  void WatchReader() OCTET_REQUIRES(mu_) {
+    if (ended_ || done_) return;
+    const auto when =
+        std::chrono::system_clock::now() + std::chrono::nanoseconds(limits_.read_max.ns);
+    // A reference of the timer's own would be one to itself.
+    alarm_.Set(when, [weak = weak_from_this()](bool due) {
+      const auto self = weak.lock();
+      if (!due || self == nullptr) return;
+      MutexLock lock(self->mu_);
+      self->GiveUp("it did not read its answer in time");
+    });
+  }
 
   // The engine took the request. Its first chunks may already wait in the queue.
   void Opened(RequestId id, GenerateResponse started) {
@@ -120,7 +162,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
     {
       MutexLock lock(mu_);
       id_ = id;
-      queue_.push_front({std::move(started), 0});
+      queue_.push_front({std::move(started), 0, 0});
       open_ = true;
       cancelled = cancelled_;
       Advance();
@@ -144,18 +186,22 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
 
   grpc::CallbackServerContext* const context_;
   Engine* const engine_;
+  const OutputLimits limits_;
   std::shared_ptr<GenerateStream> self_;
 
   Mutex mu_;
   std::deque<Message> queue_ OCTET_GUARDED_BY(mu_);
   Message current_ OCTET_GUARDED_BY(mu_);  // being written
   size_t buffered_tokens_ OCTET_GUARDED_BY(mu_) = 0;
+  size_t buffered_bytes_ OCTET_GUARDED_BY(mu_) = 0;
+  grpc::Alarm alarm_ OCTET_GUARDED_BY(mu_);
   std::optional<RequestId> id_ OCTET_GUARDED_BY(mu_);
   std::optional<grpc::Status> end_ OCTET_GUARDED_BY(mu_);
-  bool open_ OCTET_GUARDED_BY(mu_) = false;        // `started` is queued
-  bool writing_ OCTET_GUARDED_BY(mu_) = false;     // one StartWrite is out
-  bool broken_ OCTET_GUARDED_BY(mu_) = false;      // the client is gone
-  bool overflowed_ OCTET_GUARDED_BY(mu_) = false;  // the client does not read
+  bool open_ OCTET_GUARDED_BY(mu_) = false;      // `started` is queued
+  bool writing_ OCTET_GUARDED_BY(mu_) = false;   // one StartWrite is out
+  bool broken_ OCTET_GUARDED_BY(mu_) = false;    // the client is gone
+  bool given_up_ OCTET_GUARDED_BY(mu_) = false;  // the client does not read
+  bool done_ OCTET_GUARDED_BY(mu_) = false;      // gRPC has forgotten the call
   bool cancelled_ OCTET_GUARDED_BY(mu_) = false;
   bool ended_ OCTET_GUARDED_BY(mu_) = false;
 };
@@ -172,12 +218,12 @@ grpc::ServerUnaryReactor* Reply(grpc::CallbackServerContext* context,
 }  // namespace
 
 InferenceService::InferenceService(std::shared_ptr<const ServedModel> model, Engine* engine,
-                                   const Clock* clock)
-    : model_(std::move(model)), engine_(engine), clock_(clock) {}
+                                   const Clock* clock, const OutputLimits& limits)
+    : model_(std::move(model)), engine_(engine), clock_(clock), limits_(limits) {}
 
 grpc::ServerWriteReactor<GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const octet::v1::GenerateRequest* request) {
-  auto stream = std::make_shared<GenerateStream>(context, engine_);
+  auto stream = std::make_shared<GenerateStream>(context, engine_, limits_);
   stream->Start(*request, *model_, *clock_);
   // Stays alive through its own reference until OnDone, which cannot run before this returns.
   return stream.get();

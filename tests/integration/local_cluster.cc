@@ -18,8 +18,8 @@ constexpr uint32_t kVocab = 64;  // ids below this are in the vocabulary
 
 std::vector<std::string> UpArguments(const std::string& package,
                                      const std::vector<std::string>& flags) {
-  std::vector<std::string> argv = {OctetBinary(), "up",       "--model",
-                                   package,       "--listen", "127.0.0.1:0"};
+  std::vector<std::string> argv = {OctetBinary(), "up", "--listen", "127.0.0.1:0"};
+  if (!package.empty()) argv.insert(argv.end(), {"--model", package});
   argv.insert(argv.end(), flags.begin(), flags.end());
   return argv;
 }

@@ -35,7 +35,8 @@ absl::StatusOr<std::vector<int32_t>> GenerateTokens(
 // Not thread-safe, but its clients are.
 class LocalCluster {
  public:
-  // Starts `octet up --model package flags...`. Call WaitReady before anything else.
+  // Starts `octet up --model package flags...`; an empty package: the embedded model. Call
+  // WaitReady before anything else.
   LocalCluster(const std::string& package, const std::vector<std::string>& flags);
   bool WaitReady(int64_t timeout_ms);
 

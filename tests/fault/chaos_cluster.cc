@@ -1,0 +1,146 @@
+#include "tests/fault/chaos_cluster.h"
+
+#include <signal.h>
+
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/status_macros.h"
+
+namespace octet {
+namespace {
+
+constexpr int64_t kReadyMs = 60'000;
+constexpr int64_t kPatienceMs = 60'000;
+constexpr int64_t kWatchedMs = 1'000;
+
+std::vector<std::string> UpFlags(const ChaosOptions& options, const std::string& state) {
+  return {"--workers",     absl::StrCat(options.workers),
+          "--replication", absl::StrCat(options.replication),
+          "--transport",   options.transport,
+          "--state-dir",   state,
+          "--log-level",   "warning"};
+}
+
+}  // namespace
+
+SupervisorStopped::SupervisorStopped(LocalCluster* cluster) : cluster_(cluster) {
+  kill(cluster_->process()->pid(), SIGSTOP);
+}
+
+SupervisorStopped::~SupervisorStopped() { kill(cluster_->process()->pid(), SIGCONT); }
+
+bool Replicated(const octet::v1::StatusResponse& status, uint32_t replication) {
+  std::set<uint64_t> ready;
+  for (const auto& worker : status.workers()) {
+    if (worker.state() == "ready") ready.insert(worker.id());
+  }
+  for (const auto& expert : status.placement().experts()) {
+    uint32_t replicas = 0;
+    for (const uint64_t worker : expert.workers()) replicas += ready.count(worker) > 0 ? 1 : 0;
+    if (replicas < replication) return false;
+  }
+  return status.placement().experts_size() > 0;
+}
+
+absl::StatusOr<std::unique_ptr<ChaosCluster>> ChaosCluster::Start(const std::string& scenario,
+                                                                  const ChaosOptions& options) {
+  std::unique_ptr<ChaosCluster> chaos(new ChaosCluster(options));
+  chaos->result_.scenario = scenario;
+  chaos->result_.transport = options.transport;
+  chaos->cluster_ =
+      std::make_unique<LocalCluster>(options.model, UpFlags(options, chaos->state_.path()));
+  if (!chaos->cluster_->WaitReady(kReadyMs)) {
+    return absl::UnavailableError(
+        absl::StrCat("the cluster did not start: ", chaos->cluster_->Log()));
+  }
+  OCTET_RETURN_IF_ERROR(chaos->WaitWhole(options.workers, options.replication));
+  StreamLoadOptions load;
+  load.streams = options.streams;
+  load.tokens = options.tokens;
+  load.client.attempts_max = 30;
+  OCTET_ASSIGN_OR_RETURN(chaos->load_, StreamLoad::Start(chaos->cluster_->address(), load));
+  chaos->result_.reference_digest = chaos->load_->ReferenceDigest();
+  chaos->load_->Run();
+  // The first answers fill caches and estimates.
+  const uint64_t answers = options.streams * uint64_t{options.tokens};
+  OCTET_RETURN_IF_ERROR(chaos->WaitTokens(answers));
+  chaos->quiet_.begin = chaos->clock_.Now();
+  OCTET_RETURN_IF_ERROR(chaos->WaitTokens(
+      options.undisturbed_tokens > 0 ? options.undisturbed_tokens : 10 * answers));
+  chaos->quiet_.end = chaos->clock_.Now();
+  return chaos;
+}
+
+absl::StatusOr<pid_t> ChaosCluster::AnyWorker() {
+  std::vector<pid_t> ready;
+  const octet::v1::StatusResponse status = Status();
+  for (const auto& worker : status.workers()) {
+    if (worker.state() == "ready") ready.push_back(static_cast<pid_t>(worker.pid()));
+  }
+  if (ready.empty()) return absl::NotFoundError("no worker is ready");
+  return ready[random_() % ready.size()];
+}
+
+absl::Status ChaosCluster::WaitTokens(uint64_t count) {
+  const uint64_t goal = load_->tokens() + count;
+  uint64_t seen = load_->tokens();
+  MonotonicTime progress = clock_.Now();
+  const bool came = PollUntil(
+      [&] {
+        if (load_->tokens() != seen) progress = clock_.Now();
+        seen = load_->tokens();
+        return seen >= goal || clock_.Now() - progress > Duration::Millis(kPatienceMs);
+      },
+      INT32_MAX);
+  if (came && seen >= goal) return absl::OkStatus();
+  return absl::DeadlineExceededError("the streams stand still");
+}
+
+absl::Status ChaosCluster::WaitSomeTokens() {
+  const uint64_t answer = options_.streams * uint64_t{options_.tokens};
+  return WaitTokens(answer / 4 + random_() % answer);
+}
+
+absl::Status ChaosCluster::WaitStatus(
+    const std::string& what,
+    const std::function<bool(const octet::v1::StatusResponse&)>& condition) {
+  if (cluster_->WaitStatus(condition, kPatienceMs)) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat("not seen in a minute: ", what, "\n", Status().DebugString()));
+}
+
+absl::Status ChaosCluster::WaitWhole(uint32_t workers, uint32_t replication) {
+  return WaitStatus(absl::StrCat(workers, " workers with ", replication, " replicas"),
+                    [&](const auto& status) {
+                      return status.ready() && ReadyWorkers(status) == workers &&
+                             status.rollout().empty() && Replicated(status, replication);
+                    });
+}
+
+MonotonicTime ChaosCluster::MarkFault() {
+  const MonotonicTime now = clock_.Now();
+  faults_.push_back({now, now + Duration::Millis(kWatchedMs)});
+  return now;
+}
+
+void ChaosCluster::MarkRepaired(MonotonicTime fault) {
+  result_.repair_ms.push_back(static_cast<double>((clock_.Now() - fault).ns) / 1e6);
+}
+
+ScenarioResult ChaosCluster::Finish() {
+  result_.load = load_->Stop();
+  const std::vector<StreamGaps> gaps = std::move(result_.load.gaps);
+  result_.load.gaps.clear();
+  result_.faults = static_cast<uint32_t>(faults_.size());
+  result_.usual = Summarize(GapsWithin(gaps, quiet_));
+  result_.quiet =
+      Summarize(LongestGaps(gaps, Windows(quiet_.begin, quiet_.end, Duration::Millis(kWatchedMs))));
+  const std::vector<double> disturbed = LongestGaps(gaps, faults_);
+  result_.disturbed = Summarize(disturbed);
+  result_.added = Summarize(Added(disturbed, result_.usual.p50_ms));
+  return std::move(result_);
+}
+
+}  // namespace octet

@@ -1,0 +1,57 @@
+// A few faults of each kind on a real cluster: no request fails and no token changes. Gaps are
+// bounded generously here; octet_chaos and scripts/chaos.sh measure them.
+#include "gtest/gtest.h"
+#include "tests/fault/scenarios.h"
+#include "tests/integration/local_cluster.h"
+
+namespace octet {
+namespace {
+
+// Far above what is aimed for, far below a client that gave up.
+constexpr double kGapMsMax = 5'000;
+
+class FaultSmokeTest : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    options_.model = PackTestModel(directory_.path(), {"--experts", "int4", "--group", "64"});
+    options_.transport = GetParam();
+    options_.workers = 4;
+    options_.rounds = 2;
+    options_.tokens = 100;
+    options_.outage_ms = 500;
+    options_.undisturbed_tokens = 2'000;
+  }
+
+  static void ExpectUnharmed(const absl::StatusOr<ScenarioResult>& result) {
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_GE(result->load.requests, 16u);
+    EXPECT_EQ(result->load.failed, 0u) << result->load.first_error;
+    EXPECT_EQ(result->load.mismatched, 0u);
+    EXPECT_GT(result->faults, 0u);
+    EXPECT_LT(result->disturbed.max_ms, kGapMsMax);
+  }
+
+  const TemporaryDirectory directory_;
+  ChaosOptions options_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, FaultSmokeTest, testing::Values("grpc", "shm"),
+                         [](const auto& param) { return std::string(param.param); });
+
+TEST_P(FaultSmokeTest, KilledWorkers) { ExpectUnharmed(KillWorkers(options_)); }
+TEST_P(FaultSmokeTest, StoppedWorkersThatComeBack) { ExpectUnharmed(StopWorkers(options_)); }
+TEST_P(FaultSmokeTest, WorkersThatRejoin) { ExpectUnharmed(RejoinWorkers(options_)); }
+TEST_P(FaultSmokeTest, ACoordinatorThatIsLostWithItsStore) {
+  options_.rounds = 1;
+  ExpectUnharmed(LoseCoordinator(options_));
+}
+TEST_P(FaultSmokeTest, TheLastReplicaIsLoadedElsewhere) {
+  options_.rounds = 1;
+  const auto result = KillLastReplica(options_);
+  ExpectUnharmed(result);
+  if (!result.ok()) return;
+  EXPECT_EQ(result->notes.back(), "no worker left: UNAVAILABLE");
+}
+
+}  // namespace
+}  // namespace octet

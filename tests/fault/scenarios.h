@@ -1,0 +1,65 @@
+// Faults on real processes: each scenario starts `octet up`, lets streams run, does something to
+// its processes, and says what the streams saw.
+#ifndef OCTET_TESTS_FAULT_SCENARIOS_H_
+#define OCTET_TESTS_FAULT_SCENARIOS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "tests/fault/gap_statistics.h"
+#include "tests/fault/stream_load.h"
+
+namespace octet {
+
+struct ChaosOptions {
+  std::string model;  // as --model of octet up; empty: the embedded one
+  std::string transport = "grpc";
+  uint32_t rounds = 3;  // faults
+  uint64_t seed = 1;    // of the choice of victims and moments
+  uint32_t workers = 8;
+  uint32_t replication = 2;
+  size_t streams = 16;
+  uint32_t tokens = 200;            // of each answer
+  uint64_t undisturbed_tokens = 0;  // received before the first fault; 0: 10 answers' worth
+  // How long the coordinator stays away, and how long one measurement of throughput takes.
+  int64_t outage_ms = 3'000;
+};
+
+struct ScenarioResult {
+  std::string scenario;
+  std::string transport;
+  uint32_t faults = 0;
+  StreamLoadResult load;  // without its gaps
+  GapSummary usual;       // every gap before the first fault
+  GapSummary quiet;       // longest gap of a stream in a second without a fault
+  GapSummary disturbed;   // longest gap of a stream in the second after a fault
+  GapSummary added;       // `disturbed` above usual.p50
+  // From a fault until every expert is on as many ready workers as is asked for.
+  std::vector<double> repair_ms;
+  std::string reference_digest;
+  std::vector<std::string> notes;
+};
+
+// Each returns an error only where the scenario could not be carried out (the cluster did not
+// start, was not repaired in a minute, ...); what the streams saw is in the result.
+
+// kill -9 of a ready worker.
+absl::StatusOr<ScenarioResult> KillWorkers(const ChaosOptions& options);
+// SIGSTOP of a worker until it is replaced, then SIGCONT: it comes back as a zombie.
+absl::StatusOr<ScenarioResult> StopWorkers(const ChaosOptions& options);
+// A worker is missing until the others have its experts, and then comes back.
+absl::StatusOr<ScenarioResult> RejoinWorkers(const ChaosOptions& options);
+// One worker holds the only replica of its experts, and is killed for good: a live worker loads
+// them. Then all workers are killed: a request ends with UNAVAILABLE.
+absl::StatusOr<ScenarioResult> KillLastReplica(const ChaosOptions& options);
+// The coordinator is killed, its store deleted; a while later a worker is killed too.
+absl::StatusOr<ScenarioResult> LoseCoordinator(const ChaosOptions& options);
+// Tokens per second before and while a worker is missing, each worker under a CPU quota where the
+// machine has one to give (else notes say so).
+absl::StatusOr<ScenarioResult> MeasureThroughput(const ChaosOptions& options);
+
+}  // namespace octet
+
+#endif  // OCTET_TESTS_FAULT_SCENARIOS_H_

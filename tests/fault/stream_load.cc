@@ -1,0 +1,115 @@
+#include "tests/fault/stream_load.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/sha256.h"
+#include "core/status_macros.h"
+
+namespace octet {
+namespace {
+
+constexpr uint32_t kPromptTokens = 24;
+
+}  // namespace
+
+octet::v1::GenerateRequest LoadRequest(uint32_t index, uint32_t tokens, uint32_t vocab) {
+  octet::v1::GenerateRequest request;
+  const uint32_t ids = vocab > 3 ? vocab - 3 : 1;
+  for (uint32_t i = 0; i < kPromptTokens; ++i) {
+    request.mutable_token_ids()->add_ids(
+        static_cast<int32_t>((3 + (index * 131 + i * 29 + i * i * 7) % ids) % vocab));
+  }
+  request.mutable_sampling()->set_temperature(index % 2 == 0 ? 0.0f : 1.0f);
+  request.mutable_sampling()->set_seed(1000 + index);
+  request.mutable_stop()->set_max_tokens(tokens);
+  request.mutable_stop()->set_ignore_eos(true);
+  return request;
+}
+
+absl::StatusOr<std::unique_ptr<StreamLoad>> StreamLoad::Start(const std::string& address,
+                                                              const StreamLoadOptions& options) {
+  std::unique_ptr<StreamLoad> load(new StreamLoad(options));
+  OCTET_ASSIGN_OR_RETURN(const auto probe, Client::Connect(address, options.client));
+  OCTET_ASSIGN_OR_RETURN(const auto model, probe->GetModel());
+  load->streams_.resize(options.streams);
+  std::vector<absl::Status> statuses(options.streams);
+  for (size_t i = 0; i < options.streams; ++i) {
+    Stream& stream = load->streams_[i];
+    stream.request = LoadRequest(static_cast<uint32_t>(i), options.tokens, model.vocab());
+    OCTET_ASSIGN_OR_RETURN(stream.client, Client::Connect(address, options.client));
+  }
+  for (size_t i = 0; i < options.streams; ++i) {
+    load->streams_[i].thread = std::thread([load = load.get(), i, &statuses] {
+      statuses[i] = load->Ask(&load->streams_[i], &load->streams_[i].reference);
+    });
+  }
+  for (Stream& stream : load->streams_) stream.thread.join();
+  for (const absl::Status& status : statuses) OCTET_RETURN_IF_ERROR(status);
+  for (Stream& stream : load->streams_) stream.gaps.clear();
+  load->tokens_ = 0;
+  return load;
+}
+
+StreamLoad::~StreamLoad() {
+  stop_ = true;
+  for (Stream& stream : streams_) {
+    if (stream.thread.joinable()) stream.thread.join();
+  }
+}
+
+absl::Status StreamLoad::Ask(Stream* stream, std::vector<int32_t>* tokens) {
+  tokens->clear();
+  MonotonicTime last = kNever;
+  return stream->client->Generate(stream->request, [&](const octet::v1::GenerateResponse& event) {
+    if (!event.has_chunk()) return;
+    const MonotonicTime now = clock_.Now();
+    if (last != kNever) stream->gaps.push_back({last, now});
+    last = now;
+    const auto& ids = event.chunk().token_ids();
+    tokens->insert(tokens->end(), ids.begin(), ids.end());
+    tokens_ += static_cast<uint64_t>(ids.size());
+  });
+}
+
+void StreamLoad::RunStream(Stream* stream) {
+  std::vector<int32_t> tokens;
+  while (!stop_) {
+    const absl::Status status = Ask(stream, &tokens);
+    MutexLock lock(mu_);
+    ++result_.requests;
+    if (!status.ok()) {
+      ++result_.failed;
+      if (result_.first_error.empty()) result_.first_error = status.ToString();
+    } else if (tokens != stream->reference) {
+      ++result_.mismatched;
+      if (result_.first_error.empty()) result_.first_error = "tokens differ";
+    }
+  }
+}
+
+void StreamLoad::Run() {
+  for (Stream& stream : streams_) {
+    stream.thread = std::thread([this, &stream] { RunStream(&stream); });
+  }
+}
+
+StreamLoadResult StreamLoad::Stop() {
+  stop_ = true;
+  for (Stream& stream : streams_) stream.thread.join();
+  MutexLock lock(mu_);
+  StreamLoadResult result = std::move(result_);
+  result.tokens = tokens_;
+  for (Stream& stream : streams_) result.gaps.push_back(std::move(stream.gaps));
+  return result;
+}
+
+std::string StreamLoad::ReferenceDigest() const {
+  std::string text;
+  for (const Stream& stream : streams_) {
+    for (const int32_t id : stream.reference) absl::StrAppend(&text, id, " ");
+  }
+  return DigestHex(Sha256(text));
+}
+
+}  // namespace octet

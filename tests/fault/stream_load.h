@@ -1,0 +1,82 @@
+// Streams that never end, for tests under faults: each asks for the same answer again and again,
+// compares every token with the first answer it got, and notes when tokens came.
+#ifndef OCTET_TESTS_FAULT_STREAM_LOAD_H_
+#define OCTET_TESTS_FAULT_STREAM_LOAD_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/client.h"
+#include "core/clock.h"
+#include "core/mutex.h"
+#include "octet/v1/inference.pb.h"
+#include "tests/fault/gap_statistics.h"
+
+namespace octet {
+
+struct StreamLoadOptions {
+  size_t streams = 16;
+  uint32_t tokens = 200;  // of each answer
+  ClientOptions client;
+};
+
+struct StreamLoadResult {
+  uint64_t requests = 0;    // that ended
+  uint64_t tokens = 0;      // received
+  uint64_t failed = 0;      // ended with an error
+  uint64_t mismatched = 0;  // whose tokens are not those of the undisturbed answer
+  std::string first_error;
+  std::vector<StreamGaps> gaps;  // by stream
+};
+
+// Prompt `index` of the load, of token ids below `vocab`; sampled for odd indices, and never ended
+// by the model.
+octet::v1::GenerateRequest LoadRequest(uint32_t index, uint32_t tokens, uint32_t vocab);
+
+// Thread-safe.
+class StreamLoad {
+ public:
+  // Asks for every stream's answer once, undisturbed and all at once: what later answers have to
+  // equal. Fails with the first error.
+  static absl::StatusOr<std::unique_ptr<StreamLoad>> Start(const std::string& address,
+                                                           const StreamLoadOptions& options);
+  ~StreamLoad();
+
+  // Lets the streams run from now on.
+  void Run();
+  // Ends after the requests in flight; call once, after Run.
+  StreamLoadResult Stop();
+  // Tokens received so far.
+  uint64_t tokens() const { return tokens_.load(); }
+  // SHA-256 of all reference answers together.
+  std::string ReferenceDigest() const;
+
+ private:
+  struct Stream {
+    octet::v1::GenerateRequest request;
+    std::unique_ptr<Client> client;
+    std::vector<int32_t> reference;
+    StreamGaps gaps;
+    std::thread thread;
+  };
+
+  explicit StreamLoad(const StreamLoadOptions& options) : options_(options) {}
+  absl::Status Ask(Stream* stream, std::vector<int32_t>* tokens);
+  void RunStream(Stream* stream);
+
+  const StreamLoadOptions options_;
+  const SystemClock clock_;
+  std::vector<Stream> streams_;
+  std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> tokens_{0};
+  Mutex mu_;
+  StreamLoadResult result_ OCTET_GUARDED_BY(mu_);
+};
+
+}  // namespace octet
+
+#endif  // OCTET_TESTS_FAULT_STREAM_LOAD_H_

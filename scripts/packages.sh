@@ -13,7 +13,7 @@ packages_of() {
         libsqlite3-dev libhwloc-dev libssl-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev
       ;;
     model) echo python3 python3-venv python3-pip ;;
-    test) echo git procps python3 python3-venv python3-pip clang-format-14 clang-tidy-14 kubectl spin ;;
+    test) echo git procps iproute2 nftables python3 python3-venv python3-pip clang-format-14 clang-tidy-14 kubectl spin ;;
     fuzz) echo clang-14 libclang-rt-14-dev ;;
     *)
       echo "packages.sh: unknown kind '$1' (allowed: build, model, test, fuzz)" >&2

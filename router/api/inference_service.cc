@@ -2,6 +2,7 @@
 
 #include <grpcpp/alarm.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <optional>
@@ -26,11 +27,17 @@ RequestDraws DrawForRequest() {
   return {absl::StrCat("req-", absl::Hex(draw(), absl::kZeroPad16)), draw()};
 }
 
+// A request ends so much before its client's deadline, at most a quarter of what is left: an answer
+// that says why has to arrive before the client's own timer, which says nothing.
+constexpr Duration kAnswerMargin = Duration::Millis(kStepWaitMs + 100);
+
 MonotonicTime DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return kNever;
-  const auto left = deadline - std::chrono::system_clock::now();
-  return clock.Now() + Duration{std::chrono::duration_cast<std::chrono::nanoseconds>(left).count()};
+  const Duration left{std::chrono::duration_cast<std::chrono::nanoseconds>(
+                          deadline - std::chrono::system_clock::now())
+                          .count()};
+  return clock.Now() + Duration{left.ns - std::min(kAnswerMargin.ns, left.ns / 4)};
 }
 
 // Adds the retry delay where trying again can help.

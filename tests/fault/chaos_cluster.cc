@@ -23,6 +23,14 @@ std::vector<std::string> UpFlags(const ChaosOptions& options, const std::string&
           "--log-level",   "warning"};
 }
 
+// Of the calls for the status, which has to be fresh or nothing.
+ClientOptions StatusOptions() {
+  ClientOptions options;
+  options.attempts_max = 1;
+  options.timeout = Duration::Millis(2'000);
+  return options;
+}
+
 }  // namespace
 
 SupervisorStopped::SupervisorStopped(LocalCluster* cluster) : cluster_(cluster) {
@@ -46,31 +54,50 @@ bool Replicated(const octet::v1::StatusResponse& status, uint32_t replication) {
 
 absl::StatusOr<std::unique_ptr<ChaosCluster>> ChaosCluster::Start(const std::string& scenario,
                                                                   const ChaosOptions& options) {
-  std::unique_ptr<ChaosCluster> chaos(new ChaosCluster(options));
-  chaos->result_.scenario = scenario;
-  chaos->result_.transport = options.transport;
+  std::unique_ptr<ChaosCluster> chaos(new ChaosCluster(scenario, options));
   chaos->cluster_ =
       std::make_unique<LocalCluster>(options.model, UpFlags(options, chaos->state_.path()));
   if (!chaos->cluster_->WaitReady(kReadyMs)) {
     return absl::UnavailableError(
         absl::StrCat("the cluster did not start: ", chaos->cluster_->Log()));
   }
-  OCTET_RETURN_IF_ERROR(chaos->WaitWhole(options.workers, options.replication));
-  StreamLoadOptions load;
-  load.streams = options.streams;
-  load.tokens = options.tokens;
-  load.client.attempts_max = 30;
-  OCTET_ASSIGN_OR_RETURN(chaos->load_, StreamLoad::Start(chaos->cluster_->address(), load));
-  chaos->result_.reference_digest = chaos->load_->ReferenceDigest();
-  chaos->load_->Run();
-  // The first answers fill caches and estimates.
-  const uint64_t answers = options.streams * uint64_t{options.tokens};
-  OCTET_RETURN_IF_ERROR(chaos->WaitTokens(answers));
-  chaos->quiet_.begin = chaos->clock_.Now();
-  OCTET_RETURN_IF_ERROR(chaos->WaitTokens(
-      options.undisturbed_tokens > 0 ? options.undisturbed_tokens : 10 * answers));
-  chaos->quiet_.end = chaos->clock_.Now();
+  chaos->address_ = chaos->cluster_->address();
+  OCTET_RETURN_IF_ERROR(chaos->StartStreams());
   return chaos;
+}
+
+absl::StatusOr<std::unique_ptr<ChaosCluster>> ChaosCluster::Attach(const std::string& scenario,
+                                                                   const ChaosOptions& options,
+                                                                   const std::string& address) {
+  std::unique_ptr<ChaosCluster> chaos(new ChaosCluster(scenario, options));
+  chaos->address_ = address;
+  OCTET_RETURN_IF_ERROR(chaos->StartStreams());
+  return chaos;
+}
+
+absl::Status ChaosCluster::StartStreams() {
+  OCTET_ASSIGN_OR_RETURN(status_, Client::Connect(address_, StatusOptions()));
+  OCTET_RETURN_IF_ERROR(WaitWhole(options_.workers, options_.replication));
+  StreamLoadOptions load;
+  load.streams = options_.streams;
+  load.tokens = options_.tokens;
+  load.client.attempts_max = 30;
+  OCTET_ASSIGN_OR_RETURN(load_, StreamLoad::Start(address_, load));
+  result_.reference_digest = load_->ReferenceDigest();
+  load_->Run();
+  // The first answers fill caches and estimates.
+  const uint64_t answers = options_.streams * uint64_t{options_.tokens};
+  OCTET_RETURN_IF_ERROR(WaitTokens(answers));
+  quiet_.begin = clock_.Now();
+  OCTET_RETURN_IF_ERROR(
+      WaitTokens(options_.undisturbed_tokens > 0 ? options_.undisturbed_tokens : 10 * answers));
+  quiet_.end = clock_.Now();
+  return absl::OkStatus();
+}
+
+octet::v1::StatusResponse ChaosCluster::Status() const {
+  const auto status = status_->Status();
+  return status.ok() ? *status : octet::v1::StatusResponse();
 }
 
 absl::StatusOr<pid_t> ChaosCluster::AnyWorker() {
@@ -106,7 +133,13 @@ absl::Status ChaosCluster::WaitSomeTokens() {
 absl::Status ChaosCluster::WaitStatus(
     const std::string& what,
     const std::function<bool(const octet::v1::StatusResponse&)>& condition) {
-  if (cluster_->WaitStatus(condition, kPatienceMs)) return absl::OkStatus();
+  const bool seen = PollUntil(
+      [&] {
+        const auto status = status_->Status();
+        return status.ok() && condition(*status);
+      },
+      kPatienceMs);
+  if (seen) return absl::OkStatus();
   return absl::DeadlineExceededError(
       absl::StrCat("not seen in a minute: ", what, "\n", Status().DebugString()));
 }

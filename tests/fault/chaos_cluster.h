@@ -27,14 +27,21 @@ class SupervisorStopped {
 // One thread.
 class ChaosCluster {
  public:
-  // Waits until the cluster is whole, asks for the reference answers and starts the streams.
+  // Starts `octet up`, waits until the cluster is whole, asks for the reference answers and starts
+  // the streams.
   static absl::StatusOr<std::unique_ptr<ChaosCluster>> Start(const std::string& scenario,
                                                              const ChaosOptions& options);
+  // The same with a cluster that the caller started and keeps, whose router is at `address`.
+  static absl::StatusOr<std::unique_ptr<ChaosCluster>> Attach(const std::string& scenario,
+                                                              const ChaosOptions& options,
+                                                              const std::string& address);
 
+  // Of Start; null after Attach.
   LocalCluster* processes() { return cluster_.get(); }
   const std::string& state_directory() const { return state_.path(); }
   std::mt19937_64& random() { return random_; }
-  octet::v1::StatusResponse Status() const { return cluster_->Status(); }
+  const std::string& address() const { return address_; }
+  octet::v1::StatusResponse Status() const;
   // A ready worker by chance.
   absl::StatusOr<pid_t> AnyWorker();
 
@@ -58,13 +65,20 @@ class ChaosCluster {
   ScenarioResult Finish();
 
  private:
-  explicit ChaosCluster(const ChaosOptions& options) : options_(options), random_(options.seed) {}
+  ChaosCluster(const std::string& scenario, const ChaosOptions& options)
+      : options_(options), random_(options.seed) {
+    result_.scenario = scenario;
+    result_.transport = options.transport;
+  }
+  absl::Status StartStreams();
 
   const ChaosOptions options_;
   const SystemClock clock_;
   const TemporaryDirectory state_;
   std::mt19937_64 random_;
   std::unique_ptr<LocalCluster> cluster_;
+  std::string address_;
+  std::unique_ptr<Client> status_;
   std::unique_ptr<StreamLoad> load_;
   Window quiet_{};
   std::vector<Window> faults_;

@@ -45,6 +45,15 @@ TEST_P(FaultSmokeTest, ACoordinatorThatIsLostWithItsStore) {
   options_.rounds = 1;
   ExpectUnharmed(LoseCoordinator(options_));
 }
+TEST_P(FaultSmokeTest, NetworksThatDropOneWayOrBoth) {
+  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no network";
+  options_.rounds = 3;
+  const auto result = PartitionWorkers(options_);
+  if (absl::IsUnimplemented(result.status())) {
+    GTEST_SKIP() << "not run: " << result.status().message();
+  }
+  ExpectUnharmed(result);
+}
 TEST_P(FaultSmokeTest, TheLastReplicaIsLoadedElsewhere) {
   options_.rounds = 1;
   const auto result = KillLastReplica(options_);

@@ -172,7 +172,7 @@ absl::StatusOr<ScenarioResult> KillLastReplica(const ChaosOptions& given) {
     OCTET_RETURN_IF_ERROR(chaos->WaitWhole(options.workers, options.replication));
   }
   const octet::v1::StatusResponse status = chaos->Status();
-  const std::string address = chaos->processes()->address();
+  const std::string address = chaos->address();
   const SupervisorStopped stopped(chaos->processes());
   ScenarioResult result = chaos->Finish();
   for (const auto& worker : status.workers()) kill(static_cast<pid_t>(worker.pid()), SIGKILL);

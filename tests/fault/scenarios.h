@@ -60,6 +60,11 @@ absl::StatusOr<ScenarioResult> LoseCoordinator(const ChaosOptions& options);
 // machine has one to give (else notes say so).
 absl::StatusOr<ScenarioResult> MeasureThroughput(const ChaosOptions& options);
 
+// A worker's network drops what comes in, what goes out, or both, by turns, until the worker is
+// replaced; then it works again. Each worker is in a network namespace of its own (as root, with
+// `ip` and `nft`; else UNIMPLEMENTED says what is missing).
+absl::StatusOr<ScenarioResult> PartitionWorkers(const ChaosOptions& options);
+
 }  // namespace octet
 
 #endif  // OCTET_TESTS_FAULT_SCENARIOS_H_

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Faults on the processes of a real cluster under load, in their long form: prints what the streams
+# saw of each. docs/reliability.md has the figures. About 20 minutes in all.
+#   scripts/chaos.sh [SCENARIO ...]     kill stop partition rejoin last_replica coordinator throughput
+# As root for partitions (network namespaces) and throughput (CPU quotas). ROUNDS changes the number
+# of faults of each scenario, SEED the victims and moments, MODEL the model (a packed directory).
+# Exit status 0 only if no request failed and no token changed.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+[ -d build ] || cmake --preset release >/dev/null
+cmake --build --preset release --target octet octet_chaos >/dev/null
+failed=0
+# run SCENARIO ROUNDS OPTIONS...
+run() {
+  local scenario=$1 rounds=${ROUNDS:-$2} status=0
+  shift 2
+  echo "=== octet_chaos --scenario $scenario --rounds $rounds $*"
+  build/tests/fault/octet_chaos --scenario "$scenario" --rounds "$rounds" --seed "${SEED:-1}" \
+    --model "${MODEL:-}" "$@" || status=$?
+  [ $status = 0 ] || [ $status = 77 ] || failed=1
+}
+scenarios=("$@")
+[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput)
+grep -m1 "model name" /proc/cpuinfo | sed 's/.*: /CPU: /'
+for scenario in "${scenarios[@]}"; do
+  case $scenario in
+    kill)
+      run kill 100 --transport grpc
+      run kill 100 --transport shm
+      ;;
+    stop)
+      run stop 20 --transport grpc
+      run stop 20 --transport shm
+      ;;
+    partition) run partition 18 ;;
+    rejoin)
+      run rejoin 20 --transport grpc
+      run rejoin 20 --transport shm
+      ;;
+    last_replica) run last_replica 10 ;;
+    coordinator) run coordinator 2 --outage-ms 60000 ;;
+    throughput) run throughput 5 --outage-ms 10000 ;;
+    *)
+      echo "chaos.sh: unknown scenario '$scenario'" >&2
+      exit 2
+      ;;
+  esac
+done
+exit $failed

@@ -40,7 +40,7 @@ Duration RestartBackoff::Next(Duration uptime) {
 
 Supervisor::Supervisor(ClusterPlan plan, const Clock* clock,
                        std::function<void(const std::string&)> print)
-    : plan_(std::move(plan)), clock_(clock), print_(std::move(print)) {
+    : plan_(std::move(plan)), chaos_(plan_.chaos), clock_(clock), print_(std::move(print)) {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&set, signal);
@@ -57,8 +57,9 @@ absl::Status Supervisor::Run() {
   absl::Status status = StartMember(&members_[0]);
   const MonotonicTime start_deadline = begin_ + plan_.start_timeout;
   while (status.ok() && stop_signals_ == 0) {
-    status = Step(ready_ ? NextRestart() : std::min(start_deadline, NextRestart()));
+    status = Step(ready_ ? NextDue() : std::min(start_deadline, NextDue()));
     if (status.ok()) status = RestartDue();
+    if (status.ok() && ready_ && stop_signals_ == 0) KillByChaos();
     if (status.ok() && !ready_ && clock_->Now() >= start_deadline) {
       status = absl::DeadlineExceededError(
           absl::StrCat("the cluster was not ready within ", plan_.start_timeout.seconds(), " s"));
@@ -74,6 +75,7 @@ absl::Status Supervisor::StartMember(Member* member) {
   member->started = clock_->Now();
   member->restart_at = kNever;
   member->listening = false;
+  member->listening_since = kNever;
   return absl::OkStatus();
 }
 
@@ -117,6 +119,7 @@ absl::Status Supervisor::TakeReports(Member* member) {
   const bool is_router = member->role == Role::kRouter;
   if (!member->listening && !state.address.empty()) {
     member->listening = true;
+    member->listening_since = clock_->Now();
     print_(
         absl::StrFormat("%-12s pid %-8d %s", member->name, member->process->pid(), state.address));
     if (member->role == Role::kCoordinator && members_.size() == 1) {
@@ -139,6 +142,7 @@ absl::Status Supervisor::TakeExit(Member* member) {
   const pid_t pid = member->process->pid();
   const bool crashed = member->process->Crashed();
   member->process.reset();
+  member->listening_since = kNever;
   if (stop_signals_ > 0) {
     if (crashed) LogError(member->name, " (pid ", pid, ") crashed while it stopped: ", how);
     return absl::OkStatus();
@@ -170,6 +174,22 @@ absl::Status Supervisor::RestartDue() {
   return absl::OkStatus();
 }
 
+void Supervisor::KillByChaos() {
+  if (!chaos_.has_value()) return;
+  std::vector<MonotonicTime> serving_since;
+  std::vector<Member*> workers;
+  for (Member& member : members_) {
+    if (member.role != Role::kWorker) continue;
+    workers.push_back(&member);
+    serving_since.push_back(member.listening_since);
+  }
+  const auto victim = chaos_->Next(clock_->Now(), serving_since);
+  if (!victim.has_value()) return;
+  const RoleProcess& process = *workers[*victim]->process;
+  print_(absl::StrFormat("chaos: kill -9 of %s, pid %d", workers[*victim]->name, process.pid()));
+  process.Signal(SIGKILL);
+}
+
 void Supervisor::ReadSignals() {
   signalfd_siginfo info;
   while (read(signal_fd_, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
@@ -177,8 +197,8 @@ void Supervisor::ReadSignals() {
   }
 }
 
-MonotonicTime Supervisor::NextRestart() const {
-  MonotonicTime next = kNever;
+MonotonicTime Supervisor::NextDue() const {
+  MonotonicTime next = ready_ && chaos_.has_value() ? chaos_->due() : kNever;
   for (const Member& member : members_) next = std::min(next, member.restart_at);
   return next;
 }

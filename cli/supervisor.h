@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "cli/chaos_schedule.h"
 #include "cli/role_process.h"
 #include "core/clock.h"
 
@@ -31,13 +32,15 @@ struct ClusterPlan {
   std::vector<std::string> router_args;
   Duration start_timeout = Duration::Millis(120'000);
   Duration stop_timeout = Duration::Millis(35'000);  // from SIGTERM to SIGKILL
+  std::optional<ChaosSchedule> chaos;                // kills workers; empty: none
 };
 
 // Owned by the main thread; Run blocks it. SIGINT, SIGTERM and SIGCHLD must be blocked before any
 // other thread starts; Run reads them from a signalfd.
 class Supervisor {
  public:
-  // `print` gets one line for each process that listens and one when the cluster is ready.
+  // `print` gets one line for each process that listens, one when the cluster is ready, and one for
+  // each worker that chaos kills.
   Supervisor(ClusterPlan plan, const Clock* clock, std::function<void(const std::string&)> print);
   ~Supervisor();
 
@@ -56,6 +59,7 @@ class Supervisor {
     MonotonicTime started;
     MonotonicTime restart_at = kNever;
     bool listening = false;
+    MonotonicTime listening_since = kNever;
   };
 
   absl::Status StartMember(Member* member);
@@ -65,12 +69,15 @@ class Supervisor {
   absl::Status TakeReports(Member* member);
   absl::Status TakeExit(Member* member);
   absl::Status RestartDue();
+  void KillByChaos();
   void ReadSignals();
   void StopRole(Role role, MonotonicTime deadline);
   void StopAll();
-  MonotonicTime NextRestart() const;
+  // The next moment at which something is to be done without news.
+  MonotonicTime NextDue() const;
 
   const ClusterPlan plan_;
+  std::optional<ChaosSchedule> chaos_;
   const Clock* const clock_;
   const std::function<void(const std::string&)> print_;
   int signal_fd_ = -1;

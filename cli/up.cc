@@ -70,6 +70,9 @@ std::vector<std::string> RoleArgs(const Command& role, const Settings& settings)
 // all cores up to this, and beyond it a fair share of them.
 constexpr int64_t kWorkerThreadsShared = 8;
 
+// How long all workers have served before the next one is killed: longer than repair takes.
+constexpr Duration kChaosSettle = Duration::Millis(2'000);
+
 int64_t WorkerThreads(const Settings& settings, int64_t cores) {
   const int64_t asked = settings.Int("worker-threads");
   if (asked > 0) return asked;
@@ -101,6 +104,12 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   const bool crowded = workers * worker_threads + router_threads > CoreCount(cores);
   const std::string spin = absl::StrCat("--spin=", crowded ? "off" : "on");
   plan.coordinator_args = RoleArgs(CoordinatorCommand(), settings);
+  if (settings.Bool("chaos")) {
+    // With one replica each kill would only show how long repair takes.
+    if (!settings.IsSet("replication")) plan.coordinator_args.push_back("--replication=2");
+    plan.chaos.emplace(Duration::Millis(settings.Int("chaos-ms")), kChaosSettle,
+                       static_cast<uint64_t>(settings.Int("chaos-seed")));
+  }
   plan.coordinator_args.push_back("--listen=127.0.0.1:0");
   plan.coordinator_args.push_back(absl::StrCat("--state-dir=", state_directory));
   plan.coordinator_args.push_back(absl::StrCat("--expected-workers=", workers));
@@ -167,6 +176,31 @@ Command UpCommand() {
        DeviceSettings(),
        PackSettings(),
        GeneralSettings()});
+  command.settings =
+      Join({ModelSettings(),
+            {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
+             IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
+             IntSetting("worker-threads", "0", 0, 1024,
+                        "Threads of a worker; 0: one a core, or a share of more than 8", group),
+             BoolSetting("chaos",
+                         "Kill a worker every few seconds, to watch that no stream breaks; "
+                         "--replication is 2 unless it is set",
+                         group),
+             IntSetting("chaos-ms", "5000", 500, 1e9, "Mean time between two such kills", group),
+             IntSetting("chaos-seed", "1", 0, INT64_MAX, "Of the choice of victims", group),
+             StringSetting("state-dir", "",
+                           "Where the coordinator keeps its state; default: gone "
+                           "at the end",
+                           group),
+             IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
+                        group)},
+            RoleSettings("127.0.0.1:7411"),
+            TransportSettings(),
+            EngineSettings(),
+            ComputeSettings(),
+            DeviceSettings(),
+            PackSettings(),
+            GeneralSettings()});
   for (SettingSpec& spec : command.settings) {
     // The processes share one terminal.
     if (spec.name == "log-level") spec.fallback = "warning";

@@ -283,6 +283,32 @@ TEST_F(ClusterTest, KilledCoordinatorStopsNoStreamAndKeepsTheEpoch) {
       << cluster_->Status().DebugString();
 }
 
+TEST_F(ClusterTest, ChaosKillsWorkersAndStreamsGoOn) {
+  constexpr size_t kClients = 4;
+  constexpr uint32_t kTokens = 400;
+  StartCluster({"--workers", "3", "--worker-threads", "1", "--chaos", "--chaos-ms", "500"});
+  if (HasFatalFailure()) return;
+  EXPECT_EQ(cluster_->Status().replication(), 2u);
+  const auto kills = [&] {
+    const std::string text = cluster_->process()->StdoutText();
+    size_t count = 0;
+    for (size_t at = text.find("chaos: kill"); at != std::string::npos;) {
+      ++count;
+      at = text.find("chaos: kill", at + 1);
+    }
+    return count;
+  };
+  // Answers until two workers have been killed.
+  for (int round = 0; round < 200 && kills() < 2; ++round) {
+    std::vector<Reply> replies;
+    Progress progress(kClients);
+    for (std::thread& thread : StartClients(kClients, kTokens, &replies, &progress)) thread.join();
+    ExpectSingleProcessTokens(replies, kTokens);
+    if (HasFailure()) break;
+  }
+  EXPECT_GE(kills(), 2u) << cluster_->Log();
+}
+
 TEST_P(TransportTest, SigtermEndsEveryProcess) {
   StartWith({"--workers", "3", "--worker-threads", "1"});
   if (HasFatalFailure()) return;

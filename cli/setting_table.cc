@@ -166,7 +166,8 @@ std::vector<SettingSpec> EngineSettings() {
 std::vector<SettingSpec> ClientSettings() {
   return {
       StringSetting("server", "127.0.0.1:7411",
-                    "Router to talk to. With neither --server nor --model: this default if "
+                    "Router to talk to, or several with commas between: where one fails another "
+                    "goes on. With neither --server nor --model: this default if "
                     "something listens there, else the embedded model in this process",
                     kConnection),
       IntSetting("timeout-ms", "0", 0, kIntMax, "Time for one request; 0: no limit", kConnection),

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "client/router_choice.h"
 #include "client/stream_state.h"
 #include "core/limits.h"
 #include "core/mutex.h"
@@ -67,31 +69,46 @@ bool CancelToken::cancelled() const {
   return state_->cancelled;
 }
 
-struct Client::Impl {
+// One router that a client knows.
+struct Router {
   std::string address;
-  ClientOptions options;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<octet::v1::Inference::Stub> inference;
   std::unique_ptr<octet::v1::Coordinator::Stub> coordinator;
+};
+
+struct Client::Impl {
+  ClientOptions options;
+  std::vector<Router> routers;
+  PreferredRouter preferred;
 
   SystemTime Deadline() const {
     return options.timeout.ns == 0 ? SystemTime::max() : After(options.timeout);
   }
 
-  // One stream from its request to its status.
-  absl::Status RunStream(StreamState* state, const EventFn& on_event, SystemTime deadline,
-                         CancelToken::State* cancel);
-  // False where the wait was cut short by a cancellation.
-  bool WaitBeforeRetry(Duration delay, CancelToken::State* cancel);
+  // One stream with `router` from its request to its status.
+  absl::Status RunStream(const Router& router, StreamState* state, const EventFn& on_event,
+                         SystemTime deadline, CancelToken::State* cancel);
+  // Waits, connecting to `router` meanwhile. False where a cancellation cut it short.
+  bool WaitBeforeRetry(const Router& router, Duration delay, CancelToken::State* cancel);
 
   template <typename Response, typename Call>
   absl::StatusOr<Response> Unary(const Call& call) {
-    grpc::ClientContext context;
-    context.set_deadline(After(options.timeout.ns == 0 ? kUnaryTimeout : options.timeout));
-    Response response;
-    const grpc::Status status = call(&context, &response);
-    if (!status.ok()) return WithHint(FromGrpcStatus(status), address);
-    return response;
+    const SystemTime deadline = After(options.timeout.ns == 0 ? kUnaryTimeout : options.timeout);
+    RouterChoice choice(routers.size(), &preferred);
+    while (true) {
+      const Router& router = routers[choice.current()];
+      grpc::ClientContext context;
+      context.set_deadline(deadline);
+      Response response;
+      const grpc::Status status = call(router, &context, &response);
+      if (status.ok()) {
+        choice.Answered();
+        return response;
+      }
+      const bool elsewhere = status.error_code() == grpc::StatusCode::UNAVAILABLE;
+      if (!elsewhere || !choice.Failed()) return WithHint(FromGrpcStatus(status), router.address);
+    }
   }
 };
 
@@ -103,19 +120,28 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const std::string& addre
                                                    kClientAttemptsMax));
   }
   auto impl = std::make_unique<Impl>();
-  impl->address = address;
   impl->options = options;
-  OCTET_ASSIGN_OR_RETURN(impl->channel, CreateChannel(address));
-  impl->inference = octet::v1::Inference::NewStub(impl->channel);
-  impl->coordinator = octet::v1::Coordinator::NewStub(impl->channel);
+  for (const std::string& one : std::vector<std::string>(absl::StrSplit(address, ','))) {
+    if (impl->routers.size() >= kClientRoutersMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("address: ", address, " names more than ", kClientRoutersMax, " routers"));
+    }
+    Router router;
+    router.address = one;
+    OCTET_ASSIGN_OR_RETURN(router.channel, CreateChannel(one));
+    router.inference = octet::v1::Inference::NewStub(router.channel);
+    router.coordinator = octet::v1::Coordinator::NewStub(router.channel);
+    impl->routers.push_back(std::move(router));
+  }
   return std::unique_ptr<Client>(new Client(std::move(impl)));
 }
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Client::~Client() = default;
 
-absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event,
-                                     SystemTime deadline, CancelToken::State* cancel) {
+absl::Status Client::Impl::RunStream(const Router& router, StreamState* state,
+                                     const EventFn& on_event, SystemTime deadline,
+                                     CancelToken::State* cancel) {
   grpc::ClientContext context;
   context.set_deadline(deadline);
   {
@@ -125,7 +151,7 @@ absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event
   }
   state->BeginStream();
   absl::Status broken;
-  auto reader = inference->Generate(&context, state->NextRequest());
+  auto reader = router.inference->Generate(&context, state->NextRequest());
   octet::v1::GenerateResponse event;
   while (broken.ok() && reader->Read(&event)) {
     bool deliver = false;
@@ -146,11 +172,12 @@ absl::Status Client::Impl::RunStream(StreamState* state, const EventFn& on_event
   return status;
 }
 
-bool Client::Impl::WaitBeforeRetry(Duration delay, CancelToken::State* cancel) {
+bool Client::Impl::WaitBeforeRetry(const Router& router, Duration delay,
+                                   CancelToken::State* cancel) {
   const SystemTime until = After(delay);
   while (std::chrono::system_clock::now() < until) {
     // A synchronous channel connects only while somebody waits in it.
-    const bool connected = channel->WaitForConnected(std::min(until, After(kConnectSlice)));
+    const bool connected = router.channel->WaitForConnected(std::min(until, After(kConnectSlice)));
     MutexLock lock(cancel->mu);
     while (connected && !cancel->cancelled) {
       const auto left = until - std::chrono::system_clock::now();
@@ -166,29 +193,34 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
                               const CancelToken& cancel) {
   StreamState state(std::move(request));
   const SystemTime deadline = impl_->Deadline();
+  RouterChoice choice(impl_->routers.size(), &impl_->preferred);
   Duration backoff = impl_->options.backoff_min;
   uint32_t attempts = 0;
   while (true) {
+    const Router& router = impl_->routers[choice.current()];
     const uint32_t index_before = state.next_index();
-    const absl::Status status = impl_->RunStream(&state, on_event, deadline, cancel.state_.get());
+    const absl::Status status =
+        impl_->RunStream(router, &state, on_event, deadline, cancel.state_.get());
+    const bool progress = state.next_index() > index_before;
+    if (progress || status.ok()) choice.Answered();
     // All that was asked for has come; how the stream closed does not matter any more.
     if (status.ok() || state.finished()) return absl::OkStatus();
-    if (state.next_index() > index_before) {
+    if (progress) {
       attempts = 0;
       backoff = impl_->options.backoff_min;
     }
-    ++attempts;
     // A router that goes down cancels the streams it could not finish.
     const bool again = status.code() == absl::StatusCode::kUnavailable ||
                        (status.code() == absl::StatusCode::kCancelled && !cancel.cancelled());
-    if (!again || attempts >= impl_->options.attempts_max) {
-      return WithHint(status, impl_->address);
-    }
+    if (!again) return WithHint(status, router.address);
+    if (choice.Failed()) continue;  // another router, at once
+    if (++attempts >= impl_->options.attempts_max) return WithHint(status, router.address);
     Duration delay = GetRetryDelay(status).value_or(backoff);
     delay = std::min(delay, Duration::Millis(kClientBackoffMsMax));
     backoff = std::min(Duration{backoff.ns * 2}, Duration::Millis(kClientBackoffMsMax));
-    if (After(delay) >= deadline) return WithHint(status, impl_->address);
-    if (!impl_->WaitBeforeRetry(delay, cancel.state_.get())) {
+    if (After(delay) >= deadline) return WithHint(status, router.address);
+    const Router& next = impl_->routers[choice.current()];
+    if (!impl_->WaitBeforeRetry(next, delay, cancel.state_.get())) {
       return absl::CancelledError("cancelled by the caller");
     }
   }
@@ -196,28 +228,32 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
 
 absl::StatusOr<octet::v1::TokenizeResponse> Client::Tokenize(
     const octet::v1::TokenizeRequest& request) {
-  return impl_->Unary<octet::v1::TokenizeResponse>([&](auto* context, auto* response) {
-    return impl_->inference->Tokenize(context, request, response);
-  });
+  return impl_->Unary<octet::v1::TokenizeResponse>(
+      [&](const Router& router, auto* context, auto* response) {
+        return router.inference->Tokenize(context, request, response);
+      });
 }
 
 absl::StatusOr<octet::v1::DetokenizeResponse> Client::Detokenize(
     const octet::v1::DetokenizeRequest& request) {
-  return impl_->Unary<octet::v1::DetokenizeResponse>([&](auto* context, auto* response) {
-    return impl_->inference->Detokenize(context, request, response);
-  });
+  return impl_->Unary<octet::v1::DetokenizeResponse>(
+      [&](const Router& router, auto* context, auto* response) {
+        return router.inference->Detokenize(context, request, response);
+      });
 }
 
 absl::StatusOr<octet::v1::GetModelResponse> Client::GetModel() {
-  return impl_->Unary<octet::v1::GetModelResponse>([&](auto* context, auto* response) {
-    return impl_->inference->GetModel(context, octet::v1::GetModelRequest(), response);
-  });
+  return impl_->Unary<octet::v1::GetModelResponse>(
+      [&](const Router& router, auto* context, auto* response) {
+        return router.inference->GetModel(context, octet::v1::GetModelRequest(), response);
+      });
 }
 
 absl::StatusOr<octet::v1::StatusResponse> Client::Status() {
-  return impl_->Unary<octet::v1::StatusResponse>([&](auto* context, auto* response) {
-    return impl_->coordinator->Status(context, octet::v1::StatusRequest(), response);
-  });
+  return impl_->Unary<octet::v1::StatusResponse>(
+      [&](const Router& router, auto* context, auto* response) {
+        return router.coordinator->Status(context, octet::v1::StatusRequest(), response);
+      });
 }
 
 }  // namespace octet

@@ -1,8 +1,10 @@
-// octet::Client: what an application links to talk to a router. Retries before the first token and
-// resumes a broken stream where it ended, with the same tokens.
+// octet::Client: what an application links to talk to one router, or to several of one cluster.
+// Retries before the first token and resumes a broken stream where it ended, at whichever router
+// answers, with the same tokens.
 #ifndef OCTET_CLIENT_CLIENT_H_
 #define OCTET_CLIENT_CLIENT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,9 +18,12 @@
 
 namespace octet {
 
+// Routers that one client may know.
+inline constexpr size_t kClientRoutersMax = 16;
+
 struct ClientOptions {
-  // Attempts without progress (1..kClientAttemptsMax); a stream that brought a token starts the
-  // count anew.
+  // Attempts without progress (1..kClientAttemptsMax), each at every router once; a stream that
+  // brought a token starts the count anew.
   uint32_t attempts_max = 6;
   Duration backoff_min = Duration::Millis(100);  // doubles up to kClientBackoffMsMax
   Duration timeout;                              // of one call with all its attempts; 0: none
@@ -46,7 +51,9 @@ class Client {
   // one `finished`, also across resumed streams.
   using EventFn = std::function<void(const octet::v1::GenerateResponse& event)>;
 
-  // Connects lazily; INVALID_ARGUMENT for a malformed address.
+  // `address`: host:port of a router, or up to kClientRoutersMax of them with commas between. Calls
+  // ask the one that answered last, and at once another one where it fails. Connects lazily;
+  // INVALID_ARGUMENT for a malformed address.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(const std::string& address,
                                                          const ClientOptions& options = {});
   ~Client();

@@ -156,6 +156,79 @@ TEST(ClientTest, ResumesAtARouterThatWasRestarted) {
   EXPECT_EQ(second.requests()[0].resume_index(), 2u);
 }
 
+// An address at which nothing listens: of a server that was there.
+std::string DeadAddress() {
+  FakeRouter router({});
+  auto server = RpcServer::Start("127.0.0.1:0", {&router});
+  EXPECT_TRUE(server.ok()) << server.status();
+  return (*server)->address();
+}
+
+std::vector<int32_t> AllTokens(Client* client) {
+  std::vector<int32_t> tokens;
+  octet::v1::GenerateRequest request;
+  request.set_text("x");
+  const absl::Status status = client->Generate(request, [&](const auto& event) {
+    for (const int32_t id : event.chunk().token_ids()) tokens.push_back(id);
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  return tokens;
+}
+
+TEST(ClientTest, ABrokenStreamGoesOnAtAnotherRouter) {
+  FakeRouter first({{2, kUnavailable}}), second({{2, kUnavailable}});
+  auto one = RpcServer::Start("127.0.0.1:0", {&first});
+  auto two = RpcServer::Start("127.0.0.1:0", {&second});
+  ASSERT_TRUE(one.ok() && two.ok());
+  ClientOptions options;
+  // An attempt waits for so long that the test would show it: going elsewhere must not.
+  options.backoff_min = Duration::Millis(3'600'000);
+  options.attempts_max = 1;
+  auto client = Client::Connect((*one)->address() + "," + (*two)->address(), options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  EXPECT_THAT(AllTokens(client->get()), ElementsAre(100, 101, 102, 103, 104, 105));
+  ASSERT_EQ(first.requests().size(), 2u);
+  ASSERT_EQ(second.requests().size(), 1u);
+  EXPECT_EQ(second.requests()[0].request_id(), "drawn");
+  EXPECT_EQ(second.requests()[0].resume_index(), 2u);
+  EXPECT_EQ(first.requests()[1].resume_index(), 4u);
+}
+
+TEST(ClientTest, ADeadRouterIsPassedOverAndNotAskedFirstAgain) {
+  FakeRouter router({});
+  auto server = RpcServer::Start("127.0.0.1:0", {&router});
+  ASSERT_TRUE(server.ok());
+  const std::string dead = DeadAddress();
+  auto client = Client::Connect(dead + "," + (*server)->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  EXPECT_EQ(AllTokens(client->get()).size(), 6u);
+  EXPECT_EQ(AllTokens(client->get()).size(), 6u);
+  EXPECT_EQ(router.requests().size(), 2u);
+}
+
+TEST(ClientTest, GivesUpWhenNoRouterAnswersAndNamesOne) {
+  ClientOptions options;
+  options.attempts_max = 2;
+  options.backoff_min = Duration::Millis(1);
+  const std::string dead = DeadAddress();
+  auto client = Client::Connect(dead + "," + DeadAddress(), options);
+  ASSERT_TRUE(client.ok()) << client.status();
+  octet::v1::GenerateRequest request;
+  request.set_text("x");
+  const absl::Status status = (*client)->Generate(request, [](const auto&) {});
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("127.0.0.1:"));
+}
+
+TEST(ClientTest, AnEmptyOrTooLongListIsRefused) {
+  EXPECT_EQ(Client::Connect("127.0.0.1:1,").status().code(), absl::StatusCode::kInvalidArgument);
+  std::string many = "127.0.0.1:1";
+  for (size_t i = 0; i < kClientRoutersMax; ++i) many += ",127.0.0.1:1";
+  const auto client = Client::Connect(many);
+  EXPECT_EQ(client.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(client.status().message()), HasSubstr("more than 16 routers"));
+}
+
 TEST(ClientTest, DoesNotRetryWhatCannotSucceed) {
   FakeRouter router({{0, ToGrpcStatus(InvalidFieldError("sampling.top_p", "2 is not allowed"))}});
   const Outcome outcome = RunGenerate(&router);

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "core/check.h"
 #include "core/log.h"
 #include "core/status_macros.h"
@@ -87,7 +88,11 @@ absl::Status Supervisor::StartWorkersAndRouter(const std::string& coordinator) {
     members_.push_back(
         {Role::kWorker, absl::StrCat("worker ", i + 1), plan_.worker_args[i], {}, {}, {}});
   }
-  members_.push_back({Role::kRouter, "router", plan_.router_args, {}, {}, {}});
+  for (size_t i = 0; i < plan_.router_args.size(); ++i) {
+    const std::string name =
+        plan_.router_args.size() == 1 ? "router" : absl::StrCat("router ", i + 1);
+    members_.push_back({Role::kRouter, name, plan_.router_args[i], {}, {}, {}});
+  }
   for (size_t i = 1; i < members_.size(); ++i) {
     members_[i].args.push_back(flag);
     OCTET_RETURN_IF_ERROR(StartMember(&members_[i]));
@@ -116,7 +121,6 @@ absl::Status Supervisor::TakeReports(Member* member) {
   if (!member->process.has_value()) return absl::OkStatus();
   member->process->ReadReports();
   const ReadyState& state = member->process->state();
-  const bool is_router = member->role == Role::kRouter;
   if (!member->listening && !state.address.empty()) {
     member->listening = true;
     member->listening_since = clock_->Now();
@@ -126,13 +130,25 @@ absl::Status Supervisor::TakeReports(Member* member) {
       const std::string address = state.address;  // the vector may move
       return StartWorkersAndRouter(address);
     }
+    // A router comes back at the same address after a restart: clients know it by that.
+    if (member->role == Role::kRouter) {
+      member->args.push_back(absl::StrCat("--listen=", state.address));
+    }
   }
-  if (is_router && state.ready && !ready_) {
-    ready_ = true;
-    print_(absl::StrFormat("ready on %s in %.1f s", state.address,
-                           (clock_->Now() - begin_).seconds()));
-  }
+  if (!ready_ && member->role == Role::kRouter) NoteReady();
   return absl::OkStatus();
+}
+
+void Supervisor::NoteReady() {
+  std::vector<std::string> addresses;
+  for (const Member& member : members_) {
+    if (member.role != Role::kRouter) continue;
+    if (!member.process.has_value() || !member.process->state().ready) return;
+    addresses.push_back(member.process->state().address);
+  }
+  ready_ = true;
+  print_(absl::StrFormat("ready on %s in %.1f s", absl::StrJoin(addresses, ","),
+                         (clock_->Now() - begin_).seconds()));
 }
 
 absl::Status Supervisor::TakeExit(Member* member) {

@@ -29,7 +29,7 @@ struct ClusterPlan {
   // Without --listen and --coordinator, which follow from the ports that are free.
   std::vector<std::string> coordinator_args;
   std::vector<std::vector<std::string>> worker_args;
-  std::vector<std::string> router_args;
+  std::vector<std::vector<std::string>> router_args;  // at least one; with --listen
   Duration start_timeout = Duration::Millis(120'000);
   Duration stop_timeout = Duration::Millis(35'000);  // from SIGTERM to SIGKILL
   std::optional<ChaosSchedule> chaos;                // kills workers; empty: none
@@ -67,6 +67,8 @@ class Supervisor {
   // One round of news; blocks until there is some or `until`.
   absl::Status Step(MonotonicTime until);
   absl::Status TakeReports(Member* member);
+  // The cluster is ready when all routers are.
+  void NoteReady();
   absl::Status TakeExit(Member* member);
   absl::Status RestartDue();
   void KillByChaos();

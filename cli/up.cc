@@ -16,6 +16,7 @@
 #include "cli/stop_signals.h"
 #include "cli/supervisor.h"
 #include "cli/terminal.h"
+#include "client/client.h"
 #include "core/cpu_list.h"
 #include "core/limits.h"
 #include "core/rebalance_limits.h"
@@ -120,11 +121,17 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   if (!settings.IsSet("spin")) worker.push_back(spin);
   plan.worker_args.assign(static_cast<size_t>(workers), worker);
   if (!cores.empty()) ShareCores(cores, static_cast<size_t>(worker_threads), &plan.worker_args);
-  plan.router_args = RoleArgs(RouterCommand(), settings);
-  plan.router_args.push_back(absl::StrCat("--listen=", settings.String("listen")));
-  plan.router_args.push_back(absl::StrCat("--model=", package));
-  plan.router_args.push_back(absl::StrCat("--threads=", router_threads));
-  if (!settings.IsSet("spin")) plan.router_args.push_back(spin);
+  std::vector<std::string> router = RoleArgs(RouterCommand(), settings);
+  router.push_back(absl::StrCat("--model=", package));
+  router.push_back(absl::StrCat("--threads=", router_threads));
+  if (!settings.IsSet("spin")) router.push_back(spin);
+  plan.router_args.assign(static_cast<size_t>(settings.Int("routers")), router);
+  const std::string listen = settings.String("listen");
+  for (size_t i = 0; i < plan.router_args.size(); ++i) {
+    // Further routers take free ports of the same host.
+    const std::string host = listen.substr(0, listen.rfind(':'));
+    plan.router_args[i].push_back(absl::StrCat("--listen=", i == 0 ? listen : host + ":0"));
+  }
   plan.start_timeout = Duration::Millis(settings.Int("start-timeout-ms"));
   plan.stop_timeout = Duration::Millis(settings.Int("drain-timeout-ms") + 5'000);
   return plan;
@@ -179,6 +186,9 @@ Command UpCommand() {
   command.settings =
       Join({ModelSettings(),
             {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
+             IntSetting("routers", "1", 1, kClientRoutersMax,
+                        "Routers; the first listens where --listen says, the others on free ports",
+                        group),
              IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
              IntSetting("worker-threads", "0", 0, 1024,
                         "Threads of a worker; 0: one a core, or a share of more than 8", group),

@@ -14,6 +14,12 @@ octet::v1::GenerateRequest StreamState::NextRequest() const {
   // The limit as resolved: a router with a longer context must not go on past it.
   next.mutable_stop()->set_max_tokens(started_->stop().max_tokens());
   next.set_resume_index(next_index_);
+  // The tokens that came spare the router drawing them again. One that was asked to begin later
+  // has not sent them all.
+  next.clear_resume_token_ids();
+  if (tokens_.size() == next_index_) {
+    next.mutable_resume_token_ids()->Assign(tokens_.begin(), tokens_.end());
+  }
   // The prompt's log-probabilities come with the first chunk, which has been here.
   if (next_index_ > request_.resume_index()) next.clear_prompt_logprobs();
   return next;
@@ -39,6 +45,7 @@ absl::Status StreamState::AcceptStarted(const octet::v1::Started& started, bool*
   if (!started_.has_value()) {
     started_ = started;
     next_index_ = request_.resume_index();
+    tokens_.assign(request_.resume_token_ids().begin(), request_.resume_token_ids().end());
     *deliver = true;
     return absl::OkStatus();
   }
@@ -58,6 +65,7 @@ absl::Status StreamState::AcceptChunk(octet::v1::Chunk& chunk, bool* deliver) {
                                             " where token ", next_index_, " was due"));
   }
   next_index_ += static_cast<uint32_t>(chunk.token_ids_size());
+  tokens_.insert(tokens_.end(), chunk.token_ids().begin(), chunk.token_ids().end());
   // A stream that broke during the prefill begins again with the prompt's first log-probability.
   const int scores = chunk.prompt_logprobs_size();
   const int had = std::clamp(prompt_logprobs_had_ - prompt_logprobs_seen_, 0, scores);

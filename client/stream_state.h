@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "octet/v1/inference.pb.h"
@@ -44,6 +45,7 @@ class StreamState {
   bool stream_started_ = false;  // the present stream has sent `started`
   bool finished_ = false;
   uint32_t next_index_ = 0;
+  std::vector<int32_t> tokens_;   // that came, and those that the caller had
   int prompt_logprobs_had_ = 0;   // handed on, over all streams
   int prompt_logprobs_seen_ = 0;  // of the present stream
 };

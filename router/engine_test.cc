@@ -152,6 +152,47 @@ TEST_F(EngineTest, ResumeSendsTheSameTokensFromTheIndexOn) {
   EXPECT_EQ(rest->result.usage.completion_tokens, 10u);
 }
 
+TEST_F(EngineTest, ResumeWithTheTokensReadsThemAndGoesOn) {
+  Start(Options());
+  GenerationRequest request = Request(Prompt(3, 7), 80);
+  request.sampling.temperature = 1.3f;
+  request.sampling.seed = 77;
+  request.sampling.frequency_penalty = 0.5f;
+  const auto whole = Generate(request);
+  for (const uint32_t index : {1u, 2u, 70u, 80u}) {
+    Start(Options());  // nothing is cached
+    GenerationRequest resumed = request;
+    resumed.resume_index = index;
+    resumed.resume_tokens.assign(whole->tokens.begin(), whole->tokens.begin() + index);
+    const auto rest = Generate(resumed);
+    ASSERT_TRUE(rest->status.ok()) << rest->status;
+    EXPECT_EQ(rest->tokens,
+              std::vector<TokenId>(whole->tokens.begin() + index, whole->tokens.end()));
+    EXPECT_EQ(rest->result.usage.completion_tokens, 80u);
+    EXPECT_EQ(rest->result.usage.prompt_tokens, 7u);
+    // The prompt and what came, in one step, then one step a token from the last one that came.
+    EXPECT_EQ(engine_->stats().steps, 80u - index + 1);
+  }
+}
+
+TEST_F(EngineTest, ResumeWithAnotherRequestsTokensIsAborted) {
+  Start(Options());
+  GenerationRequest request = Request(Prompt(3, 7), 20);
+  const auto whole = Generate(request);
+  request.resume_index = 5;
+  request.resume_tokens.assign(whole->tokens.begin(), whole->tokens.begin() + 5);
+  request.resume_tokens[4] = (request.resume_tokens[4] + 1) % 90;
+  const auto rest = Generate(request);
+  EXPECT_EQ(rest->status.code(), absl::StatusCode::kAborted) << rest->status;
+  EXPECT_TRUE(rest->tokens.empty());
+  // An answer that ended before the tokens do.
+  request.stop.stop_ids = {whole->tokens[1]};
+  request.resume_tokens.assign(whole->tokens.begin(), whole->tokens.begin() + 5);
+  const auto ended = Generate(request);
+  EXPECT_EQ(ended->status.code(), absl::StatusCode::kInvalidArgument) << ended->status;
+  EXPECT_THAT(std::string(ended->status.message()), HasSubstr("resume_token_ids"));
+}
+
 void EngineTest::ExpectPressureKeepsTheTokens(DType kv_dtype) {
   EngineOptions options = Options();
   options.kv_dtype = kv_dtype;

@@ -47,6 +47,8 @@ struct GenerationRequest {
   bool prompt_logprobs = false;
   bool skip_special_tokens = true;
   uint32_t resume_index = 0;  // tokens before it are computed but not sent
+  // Those tokens, where the client still has them: read instead of drawn, but for the last one.
+  std::vector<TokenId> resume_tokens;  // empty, or resume_index of them
   // Keys and values of the prompt are shared only with requests of the same salt.
   std::string cache_salt;
   MonotonicTime deadline = kNever;

@@ -202,7 +202,7 @@ void Scheduler::Admit(ScheduledRequest* request, const PrefixMatch& match) {
   pool_.Adopt(match, &request->table);
   plan_.admitted.push_back(request->id);
   if (!options_.prefix_cache || request->preemptions > 0) return;
-  request->cached_tokens = request->computed;
+  request->cached_tokens = std::min(request->computed, request->prompt_tokens);
   prefix_stats_.queries += request->prompt_tokens;
   prefix_stats_.hits += request->cached_tokens;
 }

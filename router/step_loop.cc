@@ -47,7 +47,12 @@ void StepLoop::Add(IncomingRequest incoming) {
     scheduled.table.salt = std::make_shared<const std::string>(std::move(request.cache_salt));
   }
   const uint32_t prompt_tokens = scheduled.prompt_tokens;
-  const absl::Status status = scheduler_.Submit(std::move(scheduled));
+  auto active = std::make_unique<Active>();
+  active->output = std::make_unique<RequestOutput>(
+      tokenizer_, request.stop, transformer_->config().eos_ids, request.skip_special_tokens,
+      request.resume_index, incoming.tokens_max);
+  absl::Status status = Replay(request.resume_tokens, active.get(), &scheduled.tokens);
+  if (status.ok()) status = scheduler_.Submit(std::move(scheduled));
   if (!status.ok()) {
     NoteAdmitted(incoming.cost);
     ++flow_.ended;
@@ -55,16 +60,27 @@ void StepLoop::Add(IncomingRequest incoming) {
     return;
   }
   stats_.prompt_tokens += prompt_tokens;
-  auto active = std::make_unique<Active>();
-  active->output = std::make_unique<RequestOutput>(
-      tokenizer_, request.stop, transformer_->config().eos_ids, request.skip_special_tokens,
-      request.resume_index, incoming.tokens_max);
   active->request = std::move(request);
   active->sink = std::move(incoming.sink);
   active->prompt_tokens = prompt_tokens;
   active->cost = incoming.cost;
   active->submitted = incoming.submitted;
   active_.emplace(incoming.id, std::move(active));
+}
+
+absl::Status StepLoop::Replay(const std::vector<TokenId>& resumed, Active* active,
+                              std::vector<TokenId>* tokens) {
+  if (resumed.empty()) return absl::OkStatus();
+  // The last one is drawn again: that may end the answer, and shows that it is this request's.
+  active->redrawn = resumed.back();
+  for (size_t i = 0; i + 1 < resumed.size(); ++i) {
+    if (active->output->OnToken(resumed[i], std::nullopt).finish.has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "resume_token_ids: the answer ends with number ", i, " of ", resumed.size()));
+    }
+    tokens->push_back(resumed[i]);
+  }
+  return absl::OkStatus();
 }
 
 void StepLoop::Fail(RequestId id, const absl::Status& status) {
@@ -229,6 +245,11 @@ void StepLoop::HandleRow(LogitRow* row) {
 }
 
 void StepLoop::TakeToken(RequestId id, Active* active, RowOutcome* outcome) {
+  const std::optional<TokenId> before = std::exchange(active->redrawn, std::nullopt);
+  if (before.has_value() && *before != outcome->token) {
+    return Fail(id, absl::AbortedError(absl::StrCat("resume_token_ids: the last one is ", *before,
+                                                    ", but this request's is ", outcome->token)));
+  }
   ++stats_.generated_tokens;
   if (!active->first_token.has_value()) active->first_token = clock_->Now();
   RequestOutput::Step step = active->output->OnToken(outcome->token, std::move(outcome->logprob));

@@ -69,6 +69,7 @@ class StepLoop {
     std::optional<MonotonicTime> admitted;
     std::optional<MonotonicTime> first_token;
     std::vector<TokenLogprob> prompt_logprobs;  // of this step, not yet sent
+    std::optional<TokenId> redrawn;             // what the next token has to be: the client has it
   };
 
   // What a row of logits gives.
@@ -86,6 +87,10 @@ class StepLoop {
     RowOutcome outcome;
   };
 
+  // Takes the tokens of a resumed answer, but the last one, as if they had been drawn, and appends
+  // them to `tokens`.
+  static absl::Status Replay(const std::vector<TokenId>& resumed, Active* active,
+                             std::vector<TokenId>* tokens);
   void NotePlan(const StepPlan& plan, MonotonicTime now);
   absl::Status Forward(const Batch& batch, MonotonicTime now);
   void SampleBatch(const Batch& batch);

@@ -194,6 +194,24 @@ void LogprobToProto(const TokenLogprob& in, octet::v1::TokenLogprob* out) {
   }
 }
 
+absl::Status ResolveResumeTokens(const octet::v1::GenerateRequest& request,
+                                 const ServedModel& model, GenerationRequest* out) {
+  const auto count = static_cast<uint32_t>(request.resume_token_ids_size());
+  if (count == 0) return absl::OkStatus();
+  if (count != out->resume_index) {
+    return FieldError("resume_token_ids", absl::StrCat(count, " ids"),
+                      absl::StrCat("none, or resume_index of them, here ", out->resume_index));
+  }
+  const auto vocab = static_cast<int32_t>(model.identity().config.vocab);
+  for (const int32_t id : request.resume_token_ids()) {
+    if (id < 0 || id >= vocab) {
+      return FieldError("resume_token_ids", id, absl::StrCat("ids from 0 to ", vocab - 1));
+    }
+    out->resume_tokens.push_back(id);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<GenerationRequest> ResolveGenerateRequest(const octet::v1::GenerateRequest& request,
@@ -230,6 +248,7 @@ absl::StatusOr<GenerationRequest> ResolveGenerateRequest(const octet::v1::Genera
     return FieldError("resume_index", out.resume_index,
                       absl::StrCat("an integer from 0 to max_tokens, here ", out.stop.max_tokens));
   }
+  OCTET_RETURN_IF_ERROR(ResolveResumeTokens(request, model, &out));
   return out;
 }
 

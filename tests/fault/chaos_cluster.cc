@@ -16,11 +16,14 @@ constexpr int64_t kPatienceMs = 60'000;
 constexpr int64_t kWatchedMs = 1'000;
 
 std::vector<std::string> UpFlags(const ChaosOptions& options, const std::string& state) {
-  return {"--workers",     absl::StrCat(options.workers),
-          "--replication", absl::StrCat(options.replication),
-          "--transport",   options.transport,
-          "--state-dir",   state,
-          "--log-level",   "warning"};
+  std::vector<std::string> flags = {"--workers",     absl::StrCat(options.workers),
+                                    "--replication", absl::StrCat(options.replication),
+                                    "--transport",   options.transport,
+                                    "--state-dir",   state,
+                                    "--log-level",   "warning",
+                                    "--routers",     absl::StrCat(options.routers)};
+  flags.insert(flags.end(), options.up_flags.begin(), options.up_flags.end());
+  return flags;
 }
 
 // Of the calls for the status, which has to be fresh or nothing.
@@ -81,6 +84,7 @@ absl::Status ChaosCluster::StartStreams() {
   StreamLoadOptions load;
   load.streams = options_.streams;
   load.tokens = options_.tokens;
+  load.prompt_tokens = options_.prompt_tokens;
   load.client.attempts_max = 30;
   OCTET_ASSIGN_OR_RETURN(load_, StreamLoad::Start(address_, load));
   result_.reference_digest = load_->ReferenceDigest();
@@ -150,6 +154,14 @@ absl::Status ChaosCluster::WaitWhole(uint32_t workers, uint32_t replication) {
                       return status.ready() && ReadyWorkers(status) == workers &&
                              status.rollout().empty() && Replicated(status, replication);
                     });
+}
+
+double ChaosCluster::TokensPerSecond(int64_t length_ms) {
+  const uint64_t before = tokens();
+  const MonotonicTime begin = clock_.Now();
+  PollUntil([&] { return clock_.Now() - begin > Duration::Millis(length_ms); }, INT32_MAX);
+  return static_cast<double>(tokens() - before) * 1e9 /
+         static_cast<double>((clock_.Now() - begin).ns);
 }
 
 MonotonicTime ChaosCluster::MarkFault() {

@@ -54,6 +54,9 @@ class ChaosCluster {
   absl::Status WaitStatus(const std::string& what,
                           const std::function<bool(const octet::v1::StatusResponse&)>& condition);
 
+  // Measured for so long.
+  double TokensPerSecond(int64_t length_ms);
+
   // A fault happens now: its second is watched.
   MonotonicTime MarkFault();
   void MarkRepaired(MonotonicTime fault);

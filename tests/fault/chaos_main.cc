@@ -22,7 +22,9 @@ const std::map<std::string, Scenario>& Scenarios() {
                                           {"last_replica", KillLastReplica},
                                           {"coordinator", LoseCoordinator},
                                           {"throughput", MeasureThroughput},
-                                          {"partition", PartitionWorkers}};
+                                          {"partition", PartitionWorkers},
+                                          {"router", KillRouters},
+                                          {"overload", Overload}};
   return *scenarios;
 }
 
@@ -67,6 +69,9 @@ int Main(int argc, char** argv) {
   app.add_option("--replication", options.replication)->check(CLI::Range(1, 8));
   app.add_option("--streams", options.streams)->check(CLI::Range(1, 256));
   app.add_option("--tokens", options.tokens, "Of an answer")->check(CLI::Range(2, 4'000));
+  app.add_option("--prompt-tokens", options.prompt_tokens)->check(CLI::Range(1, 100'000));
+  app.add_option("--routers", options.routers)->check(CLI::Range(1, 16));
+  app.add_option("--up-flag", options.up_flags, "One more flag of octet up, as --a=b");
   app.add_option("--outage-ms", options.outage_ms,
                  "How long the coordinator is away or throughput is measured")
       ->check(CLI::Range(100, 3'600'000));

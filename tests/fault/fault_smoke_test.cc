@@ -40,6 +40,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, FaultSmokeTest, testing::Values("grpc", "shm"),
 
 TEST_P(FaultSmokeTest, KilledWorkers) { ExpectUnharmed(KillWorkers(options_)); }
 TEST_P(FaultSmokeTest, StoppedWorkersThatComeBack) { ExpectUnharmed(StopWorkers(options_)); }
+TEST_P(FaultSmokeTest, KilledRouters) { ExpectUnharmed(KillRouters(options_)); }
 TEST_P(FaultSmokeTest, WorkersThatRejoin) { ExpectUnharmed(RejoinWorkers(options_)); }
 TEST_P(FaultSmokeTest, ACoordinatorThatIsLostWithItsStore) {
   options_.rounds = 1;

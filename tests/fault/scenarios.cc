@@ -95,14 +95,6 @@ class CpuQuota {
   const std::string directory_;
 };
 
-double TokensPerSecond(ChaosCluster& chaos, int64_t length_ms) {
-  const uint64_t tokens = chaos.tokens();
-  const MonotonicTime begin = chaos.clock().Now();
-  PollUntil([&] { return chaos.clock().Now() - begin > Duration::Millis(length_ms); }, INT32_MAX);
-  const double seconds = static_cast<double>((chaos.clock().Now() - begin).ns) / 1e9;
-  return static_cast<double>(chaos.tokens() - tokens) / seconds;
-}
-
 }  // namespace
 
 absl::StatusOr<ScenarioResult> KillWorkers(const ChaosOptions& options) {
@@ -157,6 +149,32 @@ absl::StatusOr<ScenarioResult> RejoinWorkers(const ChaosOptions& options) {
   });
 }
 
+absl::StatusOr<ScenarioResult> KillRouters(const ChaosOptions& given) {
+  ChaosOptions options = given;
+  options.routers = std::max(options.routers, 2u);
+  const auto serving = [](const octet::v1::StatusResponse& status) {
+    std::vector<pid_t> pids;
+    for (const auto& router : status.routers()) {
+      if (router.state() == "ready") pids.push_back(static_cast<pid_t>(router.pid()));
+    }
+    return pids;
+  };
+  return Rounds("router", options, [&](ChaosCluster& chaos) -> absl::Status {
+    const std::vector<pid_t> routers = serving(chaos.Status());
+    if (routers.empty()) return absl::InternalError("no router is ready");
+    const pid_t victim = routers[chaos.random()() % routers.size()];
+    const MonotonicTime fault = chaos.MarkFault();
+    kill(victim, SIGKILL);
+    OCTET_RETURN_IF_ERROR(chaos.WaitStatus("all routers serve again", [&](const auto& status) {
+      const std::vector<pid_t> now = serving(status);
+      return now.size() == options.routers &&
+             std::find(now.begin(), now.end(), victim) == now.end();
+    }));
+    chaos.MarkRepaired(fault);
+    return PassSecond(chaos, fault);
+  });
+}
+
 absl::StatusOr<ScenarioResult> KillLastReplica(const ChaosOptions& given) {
   ChaosOptions options = given;
   options.replication = 1;
@@ -180,7 +198,7 @@ absl::StatusOr<ScenarioResult> KillLastReplica(const ChaosOptions& given) {
   impatient.attempts_max = 1;
   impatient.timeout = Duration::Millis(3'000);
   OCTET_ASSIGN_OR_RETURN(const auto client, Client::Connect(address, impatient));
-  const absl::Status ended = client->Generate(LoadRequest(0, 10, 64), [](const auto&) {});
+  const absl::Status ended = client->Generate(LoadRequest(0, 24, 10, 64), [](const auto&) {});
   result.notes.push_back(absl::StrCat("no worker left: ", absl::StatusCodeToString(ended.code())));
   return result;
 }
@@ -197,7 +215,7 @@ absl::StatusOr<ScenarioResult> LoseCoordinator(const ChaosOptions& options) {
       for (const auto& file : std::filesystem::directory_iterator(chaos.state_directory(), error)) {
         std::filesystem::remove_all(file, error);
       }
-      (void)TokensPerSecond(chaos, options.outage_ms);  // the streams go on meanwhile
+      (void)chaos.TokensPerSecond(options.outage_ms);  // the streams go on meanwhile
       const MonotonicTime fault = chaos.MarkFault();
       kill(victim, SIGKILL);
       OCTET_RETURN_IF_ERROR(PassSecond(chaos, fault));
@@ -231,12 +249,12 @@ absl::StatusOr<ScenarioResult> MeasureThroughput(const ChaosOptions& options) {
   auto result = Rounds("throughput", options, [&](ChaosCluster& chaos) -> absl::Status {
     limit(chaos);
     OCTET_RETURN_IF_ERROR(chaos.WaitSomeTokens());
-    const double before = TokensPerSecond(chaos, options.outage_ms);
+    const double before = chaos.TokensPerSecond(options.outage_ms);
     std::optional<SupervisorStopped> stopped(chaos.processes());
     OCTET_ASSIGN_OR_RETURN(const MonotonicTime fault, KillForGood(chaos, options));
     chaos.MarkRepaired(fault);
     OCTET_RETURN_IF_ERROR(PassSecond(chaos, fault));
-    const double during = TokensPerSecond(chaos, options.outage_ms);
+    const double during = chaos.TokensPerSecond(options.outage_ms);
     stopped.reset();
     ratios.push_back(during / before);
     chaos.Note(absl::StrFormat("%.0f tokens/s before, %.0f with one worker less: %.3f", before,

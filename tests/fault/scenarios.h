@@ -20,10 +20,13 @@ struct ChaosOptions {
   uint64_t seed = 1;    // of the choice of victims and moments
   uint32_t workers = 8;
   uint32_t replication = 2;
+  uint32_t routers = 1;
   size_t streams = 16;
-  uint32_t tokens = 200;            // of each answer
-  uint64_t undisturbed_tokens = 0;  // received before the first fault; 0: 10 answers' worth
-  // How long the coordinator stays away, and how long one measurement of throughput takes.
+  uint32_t tokens = 200;              // of each answer
+  uint32_t prompt_tokens = 24;        // of each question
+  std::vector<std::string> up_flags;  // further ones of `octet up`
+  uint64_t undisturbed_tokens = 0;    // received before the first fault; 0: 10 answers' worth
+  // How long the coordinator stays away, one measurement of throughput takes, or a flood lasts.
   int64_t outage_ms = 3'000;
 };
 
@@ -60,6 +63,10 @@ absl::StatusOr<ScenarioResult> LoseCoordinator(const ChaosOptions& options);
 // machine has one to give (else notes say so).
 absl::StatusOr<ScenarioResult> MeasureThroughput(const ChaosOptions& options);
 
+// Requests at ten times the rate that the cluster can serve, from clients that don't wait.
+absl::StatusOr<ScenarioResult> Overload(const ChaosOptions& options);
+// kill -9 of one of two or more routers; its streams go on at another one.
+absl::StatusOr<ScenarioResult> KillRouters(const ChaosOptions& options);
 // A worker's network drops what comes in, what goes out, or both, by turns, until the worker is
 // replaced; then it works again. Each worker is in a network namespace of its own (as root, with
 // `ip` and `nft`; else UNIMPLEMENTED says what is missing).

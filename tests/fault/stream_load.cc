@@ -1,22 +1,31 @@
 #include "tests/fault/stream_load.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "core/sha256.h"
 #include "core/status_macros.h"
 
 namespace octet {
 namespace {
 
-constexpr uint32_t kPromptTokens = 24;
+// The list that begins with address `first` of it.
+std::string Rotated(const std::string& addresses, size_t first) {
+  std::vector<std::string> list = absl::StrSplit(addresses, ',');
+  std::rotate(list.begin(), list.begin() + static_cast<ptrdiff_t>(first % list.size()), list.end());
+  return absl::StrJoin(list, ",");
+}
 
 }  // namespace
 
-octet::v1::GenerateRequest LoadRequest(uint32_t index, uint32_t tokens, uint32_t vocab) {
+octet::v1::GenerateRequest LoadRequest(uint32_t index, uint32_t prompt_tokens, uint32_t tokens,
+                                       uint32_t vocab) {
   octet::v1::GenerateRequest request;
   const uint32_t ids = vocab > 3 ? vocab - 3 : 1;
-  for (uint32_t i = 0; i < kPromptTokens; ++i) {
+  for (uint32_t i = 0; i < prompt_tokens; ++i) {
     request.mutable_token_ids()->add_ids(
         static_cast<int32_t>((3 + (index * 131 + i * 29 + i * i * 7) % ids) % vocab));
   }
@@ -36,8 +45,9 @@ absl::StatusOr<std::unique_ptr<StreamLoad>> StreamLoad::Start(const std::string&
   std::vector<absl::Status> statuses(options.streams);
   for (size_t i = 0; i < options.streams; ++i) {
     Stream& stream = load->streams_[i];
-    stream.request = LoadRequest(static_cast<uint32_t>(i), options.tokens, model.vocab());
-    OCTET_ASSIGN_OR_RETURN(stream.client, Client::Connect(address, options.client));
+    stream.request =
+        LoadRequest(static_cast<uint32_t>(i), options.prompt_tokens, options.tokens, model.vocab());
+    OCTET_ASSIGN_OR_RETURN(stream.client, Client::Connect(Rotated(address, i), options.client));
   }
   for (size_t i = 0; i < options.streams; ++i) {
     load->streams_[i].thread = std::thread([load = load.get(), i, &statuses] {

@@ -20,7 +20,8 @@ namespace octet {
 
 struct StreamLoadOptions {
   size_t streams = 16;
-  uint32_t tokens = 200;  // of each answer
+  uint32_t tokens = 200;        // of each answer
+  uint32_t prompt_tokens = 24;  // of each question
   ClientOptions client;
 };
 
@@ -35,13 +36,14 @@ struct StreamLoadResult {
 
 // Prompt `index` of the load, of token ids below `vocab`; sampled for odd indices, and never ended
 // by the model.
-octet::v1::GenerateRequest LoadRequest(uint32_t index, uint32_t tokens, uint32_t vocab);
+octet::v1::GenerateRequest LoadRequest(uint32_t index, uint32_t prompt_tokens, uint32_t tokens,
+                                       uint32_t vocab);
 
 // Thread-safe.
 class StreamLoad {
  public:
   // Asks for every stream's answer once, undisturbed and all at once: what later answers have to
-  // equal. Fails with the first error.
+  // equal. Fails with the first error. Of several addresses each stream asks another one first.
   static absl::StatusOr<std::unique_ptr<StreamLoad>> Start(const std::string& address,
                                                            const StreamLoadOptions& options);
   ~StreamLoad();

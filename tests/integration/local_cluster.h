@@ -41,7 +41,7 @@ class LocalCluster {
   bool WaitReady(int64_t timeout_ms);
 
   ChildProcess* process() { return &up_; }
-  // host:port of the router.
+  // host:port of the router; of several, with commas between.
   const std::string& address() const { return address_; }
   std::unique_ptr<Client> Connect() const;
   octet::v1::StatusResponse Status() const;

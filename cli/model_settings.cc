@@ -47,6 +47,8 @@ absl::StatusOr<EngineOptions> EngineOptionsFrom(const Settings& settings) {
   options.kv_cache_bytes = settings.Bytes("kv-cache-bytes");
   options.kv_dtype = KvDTypeFrom(settings);
   options.prefix_cache = settings.String("prefix-cache") == "on";
+  options.kv_tier_dir = settings.String("kv-tier-dir");
+  options.kv_tier_bytes = settings.Bytes("kv-tier-bytes");
   options.context_max = static_cast<uint32_t>(settings.Int("context-max"));
   options.running_max = static_cast<uint32_t>(settings.Int("running-max"));
   options.waiting_max = static_cast<uint32_t>(settings.Int("waiting-max"));

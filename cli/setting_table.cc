@@ -135,12 +135,21 @@ std::vector<SettingSpec> EngineSettings() {
   cache.type = SettingType::kBytes;
   cache.min = 1 << 16;
   cache.max = 1e15;
+  SettingSpec tier = StringSetting("kv-tier-bytes", "1GiB", "Size of --kv-tier-dir", kEngine);
+  tier.type = SettingType::kBytes;
+  tier.min = 1 << 16;
+  tier.max = 1e15;
   return {
       cache,
       ChoiceSetting("kv-dtype", "f16", "f16|f32|int8",
                     "Type of keys and values; int8 on the CPU only", kEngine),
       ChoiceSetting("prefix-cache", "on", "on|off",
                     "Keep keys and values for prompts that begin alike", kEngine),
+      StringSetting("kv-tier-dir", "",
+                    "Directory where routers of one model keep full blocks of the KV cache for "
+                    "each other and for later; in memory on a tmpfs such as /dev/shm",
+                    kEngine),
+      tier,
       IntSetting("context-max", "0", 0, kContextMax,
                  "Longest prompt plus generation; 0: the model's", kEngine),
       IntSetting("running-max", "64", 1, kRunningRequestsMax, "Requests decoded together", kEngine),

@@ -90,6 +90,12 @@ class BlockPool {
   // The first `computed` positions of the sequence are in its blocks: enters the full ones. Where
   // the cache has an equal block, the table takes that one and gives its own back.
   void Enter(absl::Span<const TokenId> tokens, size_t computed, BlockTable* table);
+  // The key of block i of a sequence of these tokens (at least 64 (i + 1) of them).
+  const Digest& Key(absl::Span<const TokenId> tokens, size_t i, BlockTable* table);
+  // The key before it.
+  Digest PreviousKey(absl::Span<const TokenId> tokens, size_t i, BlockTable* table) {
+    return i == 0 ? RootKey(*table) : Key(tokens, i - 1, table);
+  }
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
@@ -108,7 +114,6 @@ class BlockPool {
 
   static bool SaltsEqual(const std::shared_ptr<const std::string>& a,
                          const std::shared_ptr<const std::string>& b);
-  const Digest& Key(absl::Span<const TokenId> tokens, size_t i, BlockTable* table);
   Digest RootKey(const BlockTable& table);
   TokenId* TokensOf(uint32_t block) { return tokens_.data() + size_t{block} * kKvBlockPositions; }
   uint32_t& BucketOf(const Digest& key);

@@ -89,6 +89,7 @@ struct Engine::Impl {
   CondVar idle;  // a request ended
   std::vector<IncomingRequest> inbox OCTET_GUARDED_BY(mu);
   std::vector<RequestId> cancels OCTET_GUARDED_BY(mu);
+  std::vector<std::pair<RequestId, std::vector<StagedBlock>>> fetched OCTET_GUARDED_BY(mu);
   bool stopping OCTET_GUARDED_BY(mu) = false;
   bool draining OCTET_GUARDED_BY(mu) = false;
   uint64_t last_id OCTET_GUARDED_BY(mu) = 0;
@@ -97,7 +98,9 @@ struct Engine::Impl {
   EngineStats published OCTET_GUARDED_BY(mu);
 
   std::thread thread;
+  std::unique_ptr<KvTier> tier;  // its thread uses `fetched`: ends first
 
+  absl::StatusOr<TierAccess> OpenTier();
   // Both set `transformer`; how many blocks its cache has.
   absl::StatusOr<size_t> MakeTransformer(const ModelPackage& model, RouterWeights weights,
                                          const TransformerLimits& limits);
@@ -123,14 +126,17 @@ absl::Status Engine::Impl::CheckRoom(uint64_t cost) {
 bool Engine::Impl::TakeInbox(bool wait) {
   std::vector<IncomingRequest> incoming;
   std::vector<RequestId> cancelled;
+  decltype(fetched) from_tier;
   {
     MutexLock lock(mu);
-    while (wait && inbox.empty() && cancels.empty() && !stopping) work.Wait(mu);
+    while (wait && inbox.empty() && cancels.empty() && fetched.empty() && !stopping) work.Wait(mu);
     if (stopping) return false;
     incoming.swap(inbox);
     cancelled.swap(cancels);
+    from_tier.swap(fetched);
   }
   for (IncomingRequest& request : incoming) loop->Add(std::move(request));
+  for (auto& [id, blocks] : from_tier) loop->Fetched(id, std::move(blocks));
   for (const RequestId id : cancelled) {
     loop->Fail(id, absl::CancelledError("the request was cancelled"));
   }
@@ -140,6 +146,7 @@ bool Engine::Impl::TakeInbox(bool wait) {
 void Engine::Impl::Publish() {
   const StepLoop::Flow flow = loop->TakeFlow();
   EngineStats stats = loop->stats();
+  if (tier != nullptr) stats.kv_tier = tier->stats();
   const MonotonicTime now = clock->Now();
   MutexLock lock(mu);
   // A step that waits for a replica says nothing of how long requests will wait after it.
@@ -215,6 +222,27 @@ absl::StatusOr<size_t> Engine::Impl::MakeTransformer(const ModelPackage& model,
   return cache->blocks();
 }
 
+absl::StatusOr<TierAccess> Engine::Impl::OpenTier() {
+  TierAccess access;
+  if (options.kv_tier_dir.empty()) return access;
+  if (cache == nullptr) {
+    return absl::UnimplementedError("kv_tier_dir: only for a router that computes on the CPU");
+  }
+  if (!options.prefix_cache) {
+    return absl::InvalidArgumentError("kv_tier_dir: needs the prefix cache, which is off");
+  }
+  OCTET_ASSIGN_OR_RETURN(
+      tier, KvTier::Open({options.kv_tier_dir, options.kv_tier_bytes, cache->block_bytes()}));
+  access.tier = tier.get();
+  access.cache = cache.get();
+  access.on_fetched = [this](RequestId id, std::vector<StagedBlock> blocks) {
+    MutexLock lock(mu);
+    fetched.emplace_back(id, std::move(blocks));
+    work.NotifyAll();
+  };
+  return access;
+}
+
 Engine::Engine() = default;
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const ModelPackage> package,
@@ -259,8 +287,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   scheduling.itl_ms_max = options.itl_ms_max;
   scheduling.sliding_window = config.sliding_window;
   scheduling.preempt_every_steps = options.preempt_every_steps;
+  OCTET_ASSIGN_OR_RETURN(TierAccess tier, impl->OpenTier());
+  scheduling.kv_tier = tier.tier != nullptr;
   impl->loop = std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock,
-                                          scheduling, options.micro_batches);
+                                          scheduling, options.micro_batches, std::move(tier));
   AdmissionOptions admission;
   admission.waiting_max = options.waiting_max;
   admission.waiting_tokens = options.waiting_tokens_max != 0

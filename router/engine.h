@@ -17,6 +17,7 @@
 #include "model/model_package.h"
 #include "router/gate_statistics.h"
 #include "router/generation.h"
+#include "router/kv_tier.h"
 #include "transport/token_dispatcher.h"
 
 namespace octet {
@@ -25,9 +26,12 @@ struct EngineOptions {
   uint64_t kv_cache_bytes = 256u << 20;
   DType kv_dtype = DType::kF16;  // kF32, kF16 or, on the CPU only, kI8
   bool prefix_cache = true;      // keep full blocks for prompts that begin alike
-  uint32_t context_max = 0;      // 0: the model's
-  uint32_t running_max = 64;     // sequences decoded together
-  uint32_t waiting_max = 256;    // queued before RESOURCE_EXHAUSTED
+  // Where full blocks are written and read by other routers too (kv_tier.h); empty: nowhere.
+  std::string kv_tier_dir;
+  uint64_t kv_tier_bytes = 1u << 30;  // of all files there
+  uint32_t context_max = 0;           // 0: the model's
+  uint32_t running_max = 64;          // sequences decoded together
+  uint32_t waiting_max = 256;         // queued before RESOURCE_EXHAUSTED
   // Tokens, prompts and longest answers, of all that are queued; 0: four times the cache's.
   uint64_t waiting_tokens_max = 0;
   double wait_ms_max = 10'000;     // a request is refused where its first step is further away
@@ -61,8 +65,9 @@ struct EngineStats {
   uint32_t waiting = 0;
   uint64_t waiting_tokens = 0;  // prompts and longest answers of those never admitted
   uint64_t kv_blocks_total = 0;
-  uint64_t kv_blocks_used = 0;        // by running requests
-  uint64_t kv_blocks_idle = 0;        // kept by the prefix cache alone
+  uint64_t kv_blocks_used = 0;  // by running requests
+  uint64_t kv_blocks_idle = 0;  // kept by the prefix cache alone
+  KvTierStats kv_tier;
   uint64_t prefix_cache_queries = 0;  // prompt tokens looked for
   uint64_t prefix_cache_hits = 0;     // and found
   uint64_t prompt_tokens = 0;

@@ -4,7 +4,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -246,6 +249,77 @@ TEST_F(EngineTest, TheTypeOfTheCacheIsPartOfTheComputeDigest) {
   EXPECT_NE(digests[1], digests[0]);
   EXPECT_NE(digests[2], digests[0]);
   EXPECT_NE(digests[2], digests[1]);
+}
+
+// ---- The tier in files ----
+
+// The files of a tier, each passed to `change`.
+void ChangeFiles(const std::string& directory, const std::function<void(std::string*)>& change) {
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    std::ifstream in(entry.path(), std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    in.close();
+    change(&bytes);
+    std::ofstream(entry.path(), std::ios::binary) << bytes;
+  }
+}
+
+TEST_F(EngineTest, AnotherRouterTakesBlocksFromTheTierAndGivesTheSameTokens) {
+  const TempDirectory tier;
+  EngineOptions options = Options();
+  GenerationRequest request = Request(Prompt(5, 200), 150);
+  request.sampling.temperature = 1.0f;
+  request.sampling.seed = 4;
+  Start(options);
+  const auto expected = Generate(request);
+  options.kv_tier_dir = tier.path();
+  const auto run = [&] {
+    Start(options);
+    auto sink = Generate(request);
+    EXPECT_TRUE(sink->status.ok()) << sink->status;
+    EXPECT_EQ(sink->tokens, expected->tokens);
+    return sink->result.usage.cached_tokens;
+  };
+  EXPECT_EQ(run(), 0u);
+  EXPECT_EQ(run(), 192u) << "three blocks of the prompt; its last position is always computed";
+  // A stream that is resumed elsewhere finds its generated tokens too.
+  Start(options);
+  GenerationRequest resumed = request;
+  resumed.resume_index = 149;
+  resumed.resume_tokens.assign(expected->tokens.begin(), expected->tokens.begin() + 149);
+  const auto rest = Generate(resumed);
+  EXPECT_EQ(rest->tokens, std::vector<TokenId>({expected->tokens[149]}));
+  EXPECT_EQ(engine_->stats().kv_tier.read, 5u) << "320 of 348 positions";
+  // Files with another content than their writer gave them are nobody's blocks.
+  engine_.reset();
+  ChangeFiles(tier.path(), [](std::string* bytes) { (*bytes)[bytes->size() / 2] ^= 1; });
+  EXPECT_EQ(run(), 0u);
+  EXPECT_EQ(run(), 192u) << "they were written anew";
+  engine_.reset();
+  ChangeFiles(tier.path(), [](std::string* bytes) { bytes->resize(bytes->size() - 1); });
+  EXPECT_EQ(run(), 0u);
+  // Another salt, or another type of the cache, finds nothing.
+  request.cache_salt = "other";
+  EXPECT_EQ(run(), 0u);
+  request.cache_salt.clear();
+  options.kv_dtype = DType::kF32;
+  Start(options);
+  EXPECT_EQ(Generate(request)->result.usage.cached_tokens, 0u);
+}
+
+TEST_F(EngineTest, ATierThatCannotBeWrittenFailsNoRequest) {
+  const TempDirectory tier;
+  EngineOptions options = Options();
+  options.kv_tier_dir = tier.path();
+  options.kv_tier_bytes = 1 << 20;
+  Start(options);
+  const auto expected = Generate(Request(Prompt(6, 70), 100));
+  std::filesystem::remove_all(tier.path());  // as a file system that has failed
+  for (uint32_t i = 0; i < 3; ++i) {
+    const auto sink = Generate(Request(Prompt(7 + i, 200), 10));
+    EXPECT_TRUE(sink->status.ok()) << sink->status;
+  }
+  EXPECT_EQ(Generate(Request(Prompt(6, 70), 100))->tokens, expected->tokens);
 }
 
 TEST_F(EngineTest, CancelEndsARunningRequestAndFreesIt) {

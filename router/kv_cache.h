@@ -31,8 +31,11 @@ class KvCache {
   // Positions that one sequence can hold when it has the cache to itself.
   size_t positions() const { return blocks_ * kKvBlockPositions; }
   KvLayer layer(LayerId layer) const;
-  // The whole storage, for tests.
+  // The whole storage.
   uint8_t* data() const { return data_; }
+  // Of all layers of one block, which lie together.
+  size_t block_bytes() const { return block_bytes_; }
+  uint8_t* block(BlockId id) const { return data_ + id.value() * block_bytes_; }
   size_t bytes() const { return blocks_ * block_bytes_; }
 
  private:

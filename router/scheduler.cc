@@ -79,6 +79,8 @@ const StepPlan& Scheduler::Plan(MonotonicTime now) {
   plan_.expired.clear();
   plan_.admitted.clear();
   plan_.preempted.clear();
+  plan_.loads.clear();
+  full_blocks_.clear();
   Expire(now);
   PreemptByHook();
   PlanDecode();
@@ -200,11 +202,53 @@ void Scheduler::Admit(ScheduledRequest* request, const PrefixMatch& match) {
   request->table.Reserve(request->tokens_max);
   request->computed = static_cast<uint32_t>(match.positions());
   pool_.Adopt(match, &request->table);
+  request->stored = std::max(request->stored, match.blocks.size());
+  TakeStaged(request);
   plan_.admitted.push_back(request->id);
   if (!options_.prefix_cache || request->preemptions > 0) return;
   request->cached_tokens = std::min(request->computed, request->prompt_tokens);
   prefix_stats_.queries += request->prompt_tokens;
   prefix_stats_.hits += request->cached_tokens;
+}
+
+void Scheduler::TakeStaged(ScheduledRequest* request) {
+  size_t next = request->table.blocks.size();
+  const size_t end =
+      std::min(request->staged_begin + request->staged.size(), ReusableBlocks(*request));
+  for (; next >= request->staged_begin && next < end; ++next) {
+    // Admission saw room for all of the request's blocks.
+    OCTET_CHECK(pool_.Grow(&request->table, next + 1));
+    plan_.loads.push_back(
+        {request->table.blocks[next], std::move(request->staged[next - request->staged_begin])});
+    request->computed += kKvBlockPositions;
+  }
+  request->staged.clear();
+  request->stored = std::max(request->stored, next);
+}
+
+KvTierKey Scheduler::NameOf(ScheduledRequest* request, size_t block) {
+  const absl::Span<const TokenId> tokens = request->tokens;
+  const auto own = tokens.subspan(block * kKvBlockPositions, kKvBlockPositions);
+  KvTierKey name;
+  name.previous = pool_.PreviousKey(tokens, block, &request->table);
+  name.key = pool_.Key(tokens, block, &request->table);
+  name.tokens.assign(own.begin(), own.end());
+  return name;
+}
+
+std::vector<KvTierKey> Scheduler::MissingBlocks(ScheduledRequest* request, size_t* begin) {
+  std::vector<KvTierKey> missing;
+  const size_t reusable = ReusableBlocks(*request);
+  *begin = pool_.Find(request->tokens, reusable, &request->table).blocks.size();
+  for (size_t i = *begin; i < reusable; ++i) missing.push_back(NameOf(request, i));
+  return missing;
+}
+
+void Scheduler::NoteFull(ScheduledRequest* request) {
+  for (; (request->stored + 1) * kKvBlockPositions <= request->computed; ++request->stored) {
+    full_blocks_.push_back(
+        {request->table.blocks[request->stored], NameOf(request, request->stored)});
+  }
 }
 
 void Scheduler::AddRows(ScheduledRequest* request, size_t rows) {
@@ -246,6 +290,7 @@ void Scheduler::CommitStep() {
     request->logits_from =
         std::max(request->logits_from, std::min(request->computed, request->prompt_tokens - 1));
     pool_.Enter(request->tokens, request->computed, &request->table);
+    if (options_.kv_tier) NoteFull(request);
   }
 }
 

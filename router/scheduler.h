@@ -18,6 +18,7 @@
 #include "core/ids.h"
 #include "router/block_pool.h"
 #include "router/cost_model.h"
+#include "router/kv_tier.h"
 
 namespace octet {
 
@@ -32,6 +33,7 @@ struct SchedulerOptions {
   double itl_ms_max = 100;           // of running requests while prompts arrive
   uint32_t sliding_window = 0;       // of the model; only to predict times
   uint32_t preempt_every_steps = 0;  // test hook of EngineOptions
+  bool kv_tier = false;              // full blocks are to be stored, and may be staged
 };
 
 // A request as the scheduler sees it.
@@ -50,6 +52,10 @@ struct ScheduledRequest {
   uint32_t cached_tokens = 0;  // prompt tokens found in the prefix cache when it was first admitted
   bool progressed = false;     // has gained a token since it was admitted
   BlockTable table;            // its salt is set by the caller
+  // Blocks [staged_begin, ...) of its tokens from the tier, used when it is admitted.
+  std::vector<StagedBlock> staged;
+  size_t staged_begin = 0;
+  size_t stored = 0;  // blocks before it need not be stored: they were, or came from the cache
 
   size_t pending() const { return tokens.size() - computed; }
 };
@@ -60,6 +66,17 @@ struct PrefixCacheStats {
   uint64_t hits = 0;     // found
 };
 
+// A staged block whose bytes go into the cache before the step runs.
+struct BlockLoad {
+  BlockId block;
+  StagedBlock bytes;
+};
+// A block of the cache that has become full, with its name.
+struct FullBlock {
+  BlockId block;
+  KvTierKey key;
+};
+
 // The answer of Plan, valid until the next Plan; the block tables in it only until Remove.
 struct StepPlan {
   Batch batch;
@@ -67,6 +84,7 @@ struct StepPlan {
   std::vector<RequestId> expired;    // past their deadline: already removed
   std::vector<RequestId> admitted;   // left the queue in this plan (again, after a preemption)
   std::vector<RequestId> preempted;  // back in the queue, to be computed again
+  std::vector<BlockLoad> loads;      // to be carried out before the batch
 };
 
 // One thread. Rules: rows that decode come before prefill; the oldest request comes first; the
@@ -84,10 +102,17 @@ class Scheduler {
   // Ends a request, finished or cancelled, and frees its blocks. Unknown ids are ignored.
   void Remove(RequestId id);
 
+  // Names of the blocks that `request`, not submitted yet, could take from the tier: those of its
+  // tokens that the cache lacks, from block *begin on.
+  std::vector<KvTierKey> MissingBlocks(ScheduledRequest* request, size_t* begin);
+
   // Chooses the rows of the next step. The batch is empty when nothing can run.
   const StepPlan& Plan(MonotonicTime now);
   // The step of the last plan was computed: its positions are in the cache.
   void CommitStep();
+  // The blocks that CommitStep found full for the first time, where `kv_tier` is set. Valid until
+  // the next Plan.
+  const std::vector<FullBlock>& full_blocks() const { return full_blocks_; }
   // The next token of a request that was sampled in the last plan. Call after CommitStep, before
   // the next Plan, and only for requests that go on.
   void CommitToken(RequestId id, TokenId token);
@@ -112,6 +137,9 @@ class Scheduler {
   void PlanPrefill();
   void AdmitAndPrefill(size_t* budget);
   void Admit(ScheduledRequest* request, const PrefixMatch& match);
+  void TakeStaged(ScheduledRequest* request);
+  KvTierKey NameOf(ScheduledRequest* request, size_t block);
+  void NoteFull(ScheduledRequest* request);
   size_t PrefillBudget() const;
   size_t BlocksPromised() const;
   void AddRows(ScheduledRequest* request, size_t rows);
@@ -126,6 +154,7 @@ class Scheduler {
   std::vector<ScheduledRequest*> running_;          // oldest first
   std::map<RequestId, ScheduledRequest*> waiting_;  // oldest first
   StepPlan plan_;
+  std::vector<FullBlock> full_blocks_;
   uint64_t step_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "router/step_loop.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -18,12 +19,13 @@ constexpr size_t kSamplersMax = 8;
 }  // namespace
 
 StepLoop::StepLoop(ForwardPass* transformer, const Tokenizer* tokenizer, const Clock* clock,
-                   const SchedulerOptions& options, uint32_t micro_batches)
+                   const SchedulerOptions& options, uint32_t micro_batches, TierAccess tier)
     : transformer_(transformer),
       tokenizer_(tokenizer),
       clock_(clock),
       scheduler_(options),
-      micro_batches_(micro_batches) {
+      micro_batches_(micro_batches),
+      tier_(std::move(tier)) {
   const ThreadPool* pool = transformer->context().pool;
   const size_t threads = pool == nullptr ? 1 : static_cast<size_t>(pool->threads());
   const size_t samplers = std::min(threads, kSamplersMax);
@@ -51,21 +53,61 @@ void StepLoop::Add(IncomingRequest incoming) {
   active->output = std::make_unique<RequestOutput>(
       tokenizer_, request.stop, transformer_->config().eos_ids, request.skip_special_tokens,
       request.resume_index, incoming.tokens_max);
-  absl::Status status = Replay(request.resume_tokens, active.get(), &scheduled.tokens);
-  if (status.ok()) status = scheduler_.Submit(std::move(scheduled));
-  if (!status.ok()) {
-    NoteAdmitted(incoming.cost);
-    ++flow_.ended;
-    incoming.sink->OnError(status);
-    return;
-  }
-  stats_.prompt_tokens += prompt_tokens;
+  const absl::Status status = Replay(request.resume_tokens, active.get(), &scheduled.tokens);
   active->request = std::move(request);
   active->sink = std::move(incoming.sink);
   active->prompt_tokens = prompt_tokens;
   active->cost = incoming.cost;
   active->submitted = incoming.submitted;
-  active_.emplace(incoming.id, std::move(active));
+  if (!status.ok()) return Refuse(*active, status);
+  if (tier_.tier != nullptr) {
+    const RequestId id = scheduled.id;
+    auto missing = scheduler_.MissingBlocks(&scheduled, &scheduled.staged_begin);
+    if (!missing.empty()) {
+      fetching_.emplace(id, Fetching{std::move(scheduled), std::move(active)});
+      tier_.tier->Fetch(std::move(missing), [this, id](std::vector<StagedBlock> blocks) {
+        tier_.on_fetched(id, std::move(blocks));
+      });
+      return;
+    }
+  }
+  Submit(std::move(scheduled), std::move(active));
+}
+
+void StepLoop::Refuse(const Active& active, const absl::Status& status) {
+  NoteAdmitted(active.cost);
+  ++flow_.ended;
+  active.sink->OnError(status);
+}
+
+void StepLoop::Submit(ScheduledRequest scheduled, std::unique_ptr<Active> active) {
+  const RequestId id = scheduled.id;
+  const absl::Status status = scheduler_.Submit(std::move(scheduled));
+  if (!status.ok()) return Refuse(*active, status);
+  stats_.prompt_tokens += active->prompt_tokens;
+  active_.emplace(id, std::move(active));
+}
+
+void StepLoop::Fetched(RequestId id, std::vector<StagedBlock> blocks) {
+  const auto it = fetching_.find(id);
+  if (it == fetching_.end()) return;
+  Fetching fetching = std::move(it->second);
+  fetching_.erase(it);
+  fetching.scheduled.staged = std::move(blocks);
+  Submit(std::move(fetching.scheduled), std::move(fetching.active));
+}
+
+void StepLoop::LoadBlocks(const StepPlan& plan) {
+  for (const BlockLoad& load : plan.loads) {
+    const std::vector<uint8_t>& bytes = load.bytes.bytes();
+    std::memcpy(tier_.cache->block(load.block), bytes.data(), bytes.size());
+  }
+}
+
+void StepLoop::StoreBlocks() {
+  for (const FullBlock& full : scheduler_.full_blocks()) {
+    tier_.tier->Store(full.key, tier_.cache->block(full.block));
+  }
 }
 
 absl::Status StepLoop::Replay(const std::vector<TokenId>& resumed, Active* active,
@@ -84,6 +126,12 @@ absl::Status StepLoop::Replay(const std::vector<TokenId>& resumed, Active* activ
 }
 
 void StepLoop::Fail(RequestId id, const absl::Status& status) {
+  const auto waiting = fetching_.find(id);
+  if (waiting != fetching_.end()) {
+    const std::unique_ptr<Active> active = std::move(waiting->second.active);
+    fetching_.erase(waiting);
+    return Refuse(*active, status);
+  }
   const auto it = active_.find(id);
   if (it == active_.end()) return;
   const std::shared_ptr<GenerationSink> sink = it->second->sink;
@@ -92,6 +140,7 @@ void StepLoop::Fail(RequestId id, const absl::Status& status) {
 }
 
 void StepLoop::FailAll(const absl::Status& status) {
+  while (!fetching_.empty()) Fail(fetching_.begin()->first, status);
   while (!active_.empty()) Fail(active_.begin()->first, status);
 }
 
@@ -126,6 +175,7 @@ bool StepLoop::Step() {
   const StepPlan& plan = scheduler_.Plan(begin);
   NotePlan(plan, begin);
   if (plan.batch.empty()) return false;
+  LoadBlocks(plan);
 
   stalled_ = Forward(plan.batch, begin);
   if (!stalled_.ok()) {
@@ -136,6 +186,7 @@ bool StepLoop::Step() {
   }
   ++stats_.steps;
   scheduler_.CommitStep();
+  StoreBlocks();
   SampleBatch(plan.batch);
   scheduler_.ObserveStep((clock_->Now() - begin).millis());
   return true;

@@ -4,6 +4,7 @@
 #define OCTET_ROUTER_STEP_LOOP_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -16,6 +17,8 @@
 #include "router/engine.h"
 #include "router/forward_pass.h"
 #include "router/generation.h"
+#include "router/kv_cache.h"
+#include "router/kv_tier.h"
 #include "router/micro_batch_policy.h"
 #include "router/request_output.h"
 #include "router/sampler.h"
@@ -33,15 +36,25 @@ struct IncomingRequest {
   uint64_t cost = 0;        // tokens of the prompt and of the longest answer
 };
 
+// The tier of the cache in files, where there is one: the loop copies its blocks in and out.
+struct TierAccess {
+  KvTier* tier = nullptr;
+  KvCache* cache = nullptr;
+  // Called on the tier's thread with what it read for a request; it reaches Fetched on the loop's.
+  std::function<void(RequestId, std::vector<StagedBlock>)> on_fetched;
+};
+
 // One thread. Sinks are called from it.
 class StepLoop {
  public:
   // `transformer`, `tokenizer` and `clock` outlive the loop. `micro_batches` as in EngineOptions.
   // The scheduler's queue is bounded by whoever calls Add.
   StepLoop(ForwardPass* transformer, const Tokenizer* tokenizer, const Clock* clock,
-           const SchedulerOptions& options, uint32_t micro_batches = 1);
+           const SchedulerOptions& options, uint32_t micro_batches = 1, TierAccess tier = {});
 
   void Add(IncomingRequest incoming);
+  // What the tier had for a request that was added. Unknown ids are ignored.
+  void Fetched(RequestId id, std::vector<StagedBlock> blocks);
   // Ends a request with `status`. Unknown ids are ignored.
   void Fail(RequestId id, const absl::Status& status);
   void FailAll(const absl::Status& status);
@@ -72,6 +85,12 @@ class StepLoop {
     std::optional<TokenId> redrawn;             // what the next token has to be: the client has it
   };
 
+  // A request that waits for the tier.
+  struct Fetching {
+    ScheduledRequest scheduled;
+    std::unique_ptr<Active> active;
+  };
+
   // What a row of logits gives.
   struct RowOutcome {
     bool finite = false;
@@ -91,6 +110,11 @@ class StepLoop {
   // them to `tokens`.
   static absl::Status Replay(const std::vector<TokenId>& resumed, Active* active,
                              std::vector<TokenId>* tokens);
+  void Refuse(const Active& active, const absl::Status& status);
+  void Submit(ScheduledRequest scheduled, std::unique_ptr<Active> active);
+  // Blocks of the tier into the cache, and full blocks of the cache to the tier.
+  void LoadBlocks(const StepPlan& plan);
+  void StoreBlocks();
   void NotePlan(const StepPlan& plan, MonotonicTime now);
   absl::Status Forward(const Batch& batch, MonotonicTime now);
   void SampleBatch(const Batch& batch);
@@ -113,6 +137,8 @@ class StepLoop {
   std::vector<Sampler> samplers_;  // [share of ExamineRows]
   std::vector<LogitRow> rows_;     // of one call of Logits
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
+  const TierAccess tier_;
+  absl::flat_hash_map<RequestId, Fetching> fetching_;
   // Not OK while steps cannot be finished for want of a replica.
   absl::Status stalled_;
   Flow flow_;

@@ -2,6 +2,7 @@
 # Faults on the processes of a real cluster under load, in their long form: prints what the streams
 # saw of each. docs/reliability.md has the figures. About 20 minutes in all.
 #   scripts/chaos.sh [SCENARIO ...]     kill stop partition rejoin last_replica coordinator throughput
+#                                       router overload
 # As root for partitions (network namespaces) and throughput (CPU quotas). ROUNDS changes the number
 # of faults of each scenario, SEED the victims and moments, MODEL the model (a packed directory).
 # Exit status 0 only if no request failed and no token changed.
@@ -20,7 +21,7 @@ run() {
   [ $status = 0 ] || [ $status = 77 ] || failed=1
 }
 scenarios=("$@")
-[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput)
+[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput router overload)
 grep -m1 "model name" /proc/cpuinfo | sed 's/.*: /CPU: /'
 for scenario in "${scenarios[@]}"; do
   case $scenario in
@@ -40,6 +41,16 @@ for scenario in "${scenarios[@]}"; do
     last_replica) run last_replica 10 ;;
     coordinator) run coordinator 2 --outage-ms 60000 ;;
     throughput) run throughput 5 --outage-ms 10000 ;;
+    router)
+      # 2,000 tokens of context, which no router knows but the one that made them; then with the
+      # tier through which the other one reads them.
+      context=(--prompt-tokens 1900 --tokens 120 --fresh --up-flag=--kv-cache-bytes=2GiB)
+      tier=/dev/shm/octet-chaos-$$
+      run router 10 "${context[@]}"
+      run router 10 "${context[@]}" --up-flag=--kv-tier-dir="$tier" --up-flag=--kv-tier-bytes=4GiB
+      rm -rf "$tier"
+      ;;
+    overload) run overload 1 --outage-ms 60000 --tokens 64 ;;
     *)
       echo "chaos.sh: unknown scenario '$scenario'" >&2
       exit 2

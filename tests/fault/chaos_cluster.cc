@@ -85,6 +85,7 @@ absl::Status ChaosCluster::StartStreams() {
   load.streams = options_.streams;
   load.tokens = options_.tokens;
   load.prompt_tokens = options_.prompt_tokens;
+  load.fresh = options_.fresh;
   load.client.attempts_max = 30;
   OCTET_ASSIGN_OR_RETURN(load_, StreamLoad::Start(address_, load));
   result_.reference_digest = load_->ReferenceDigest();

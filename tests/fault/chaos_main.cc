@@ -70,6 +70,7 @@ int Main(int argc, char** argv) {
   app.add_option("--streams", options.streams)->check(CLI::Range(1, 256));
   app.add_option("--tokens", options.tokens, "Of an answer")->check(CLI::Range(2, 4'000));
   app.add_option("--prompt-tokens", options.prompt_tokens)->check(CLI::Range(1, 100'000));
+  app.add_flag("--fresh", options.fresh, "No answer finds another one's blocks in a cache");
   app.add_option("--routers", options.routers)->check(CLI::Range(1, 16));
   app.add_option("--up-flag", options.up_flags, "One more flag of octet up, as --a=b");
   app.add_option("--outage-ms", options.outage_ms,

@@ -25,6 +25,7 @@ struct ChaosOptions {
   uint32_t tokens = 200;              // of each answer
   uint32_t prompt_tokens = 24;        // of each question
   std::vector<std::string> up_flags;  // further ones of `octet up`
+  bool fresh = false;                 // no answer finds another one's blocks in a cache
   uint64_t undisturbed_tokens = 0;    // received before the first fault; 0: 10 answers' worth
   // How long the coordinator stays away, one measurement of throughput takes, or a flood lasts.
   int64_t outage_ms = 3'000;

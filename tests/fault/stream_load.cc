@@ -71,6 +71,7 @@ StreamLoad::~StreamLoad() {
 absl::Status StreamLoad::Ask(Stream* stream, std::vector<int32_t>* tokens) {
   tokens->clear();
   MonotonicTime last = kNever;
+  if (options_.fresh) stream->request.set_cache_salt(absl::StrCat("answer ", ++salts_));
   return stream->client->Generate(stream->request, [&](const octet::v1::GenerateResponse& event) {
     if (!event.has_chunk()) return;
     const MonotonicTime now = clock_.Now();

@@ -22,6 +22,8 @@ struct StreamLoadOptions {
   size_t streams = 16;
   uint32_t tokens = 200;        // of each answer
   uint32_t prompt_tokens = 24;  // of each question
+  // Each answer under a cache salt of its own: a router knows nothing of it from earlier ones.
+  bool fresh = false;
   ClientOptions client;
 };
 
@@ -75,6 +77,7 @@ class StreamLoad {
   std::vector<Stream> streams_;
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> tokens_{0};
+  std::atomic<uint64_t> salts_{0};
   Mutex mu_;
   StreamLoadResult result_ OCTET_GUARDED_BY(mu_);
 };

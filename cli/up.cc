@@ -165,11 +165,20 @@ Command UpCommand() {
   command.settings = Join(
       {ModelSettings(),
        {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
+        IntSetting("routers", "1", 1, kClientRoutersMax,
+                   "Routers; the first listens where --listen says, the others on free ports",
+                   group),
         IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
         IntSetting("extra-replicas", "0", 0, kExtraReplicasMax,
                    "Further copies in all, for the experts that are asked most of late", group),
         IntSetting("worker-threads", "0", 0, 1024,
                    "Threads of a worker; 0: one a core, or a share of more than 8", group),
+        BoolSetting("chaos",
+                    "Kill a worker every few seconds, to watch that no stream breaks; "
+                    "--replication is 2 unless it is set",
+                    group),
+        IntSetting("chaos-ms", "5000", 500, 1e9, "Mean time between two such kills", group),
+        IntSetting("chaos-seed", "1", 0, INT64_MAX, "Of the choice of victims", group),
         StringSetting("state-dir", "",
                       "Where the coordinator keeps its state; default: gone "
                       "at the end",
@@ -183,34 +192,6 @@ Command UpCommand() {
        DeviceSettings(),
        PackSettings(),
        GeneralSettings()});
-  command.settings =
-      Join({ModelSettings(),
-            {IntSetting("workers", "4", 1, kWorkersMax, "Expert workers", group),
-             IntSetting("routers", "1", 1, kClientRoutersMax,
-                        "Routers; the first listens where --listen says, the others on free ports",
-                        group),
-             IntSetting("replication", "1", 1, 8, "Workers that hold each expert", group),
-             IntSetting("worker-threads", "0", 0, 1024,
-                        "Threads of a worker; 0: one a core, or a share of more than 8", group),
-             BoolSetting("chaos",
-                         "Kill a worker every few seconds, to watch that no stream breaks; "
-                         "--replication is 2 unless it is set",
-                         group),
-             IntSetting("chaos-ms", "5000", 500, 1e9, "Mean time between two such kills", group),
-             IntSetting("chaos-seed", "1", 0, INT64_MAX, "Of the choice of victims", group),
-             StringSetting("state-dir", "",
-                           "Where the coordinator keeps its state; default: gone "
-                           "at the end",
-                           group),
-             IntSetting("start-timeout-ms", "120000", 1, 1e9, "Time for the cluster to be ready",
-                        group)},
-            RoleSettings("127.0.0.1:7411"),
-            TransportSettings(),
-            EngineSettings(),
-            ComputeSettings(),
-            DeviceSettings(),
-            PackSettings(),
-            GeneralSettings()});
   for (SettingSpec& spec : command.settings) {
     // The processes share one terminal.
     if (spec.name == "log-level") spec.fallback = "warning";

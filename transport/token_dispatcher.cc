@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <thread>
 #include <unordered_map>
@@ -329,25 +330,32 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
     h.tracker.PostponeHedge(attempt, now + kRecheck);
     return;
   }
-  const auto elsewhere = [&](WorkerId id) {
-    return Usable(h, id, false, now) && std::none_of(open.begin(), open.end(), [&](uint32_t g) {
-             return h.tracker.Tries(id, g);
-           });
-  };
-  DispatchPlan plan = BuildDispatchPlan(CopyGroups(h, open), *view->placement, h.head.key.layer,
-                                        Policy(false), elsewhere);
-  if (plan.unplaceable.empty()) {
+  std::vector<ExpertGroup> left = CopyGroups(h, open);
+  std::vector<WorkerShare> shares;
+  // One that was late of late may be well again: better than to wait for this one alone.
+  for (const bool accept_suspects : {false, true}) {
+    const auto elsewhere = [&](WorkerId id) {
+      return Usable(h, id, accept_suspects, now) &&
+             std::none_of(open.begin(), open.end(),
+                          [&](uint32_t g) { return h.tracker.Tries(id, g); });
+    };
+    DispatchPlan plan = BuildDispatchPlan(std::move(left), *view->placement, h.head.key.layer,
+                                          Policy(false), elsewhere);
+    left = std::move(plan.unplaceable);
+    std::move(plan.shares.begin(), plan.shares.end(), std::back_inserter(shares));
+  }
+  if (left.empty()) {
     h.tracker.Hedged(attempt);
   } else {
     const Duration pause = sent.left ? kRecheck : std::max(sent.late_after, kRecheck);
     h.tracker.PostponeHedge(attempt, now + pause);
   }
-  if (plan.shares.empty()) return;
+  if (shares.empty()) return;
   // Moving work away from a worker that has left is no guess that costs.
   const uint32_t hedge_of = sent.left ? kNotAHedge : attempt;
   if (!sent.left) hedge_budget = std::max(hedge_budget - 1, 0.0);
   h.hedged = true;
-  for (WorkerShare& share : plan.shares) SendShare(h, std::move(share), hedge_of);
+  for (WorkerShare& share : shares) SendShare(h, std::move(share), hedge_of);
 }
 
 void TokenDispatcher::Impl::DrainReplies() {

@@ -205,6 +205,23 @@ TEST_F(TokenDispatcherTest, AHungWorkerIsHedgedAndThenPassedOver) {
   EXPECT_EQ(world_.sent[WorkerId(1)], 1);
 }
 
+// The only other replica was late a moment ago and is passed over; but it is not hung.
+TEST_F(TokenDispatcherTest, AHungWorkersRowsGoToASuspectWhereThereIsNoOther) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));
+  for (int round = 0; round < 8; ++round) {
+    // Each time worker 1 is suspected for longer.
+    Hang(WorkerId(1), 1000);
+    ASSERT_TRUE(Run().ok());
+    world_.clock.Advance(Duration::Millis(200 << round));
+  }
+  Hang(WorkerId(1), 1000);
+  ASSERT_TRUE(Run().ok());
+  Hang(WorkerId(2), 1000);
+  const MonotonicTime begin = world_.clock.Now();
+  ASSERT_TRUE(Run().ok());
+  EXPECT_LT(world_.clock.Now() - begin, Duration::Millis(200));
+}
+
 TEST_F(TokenDispatcherTest, AHungWorkerWithoutAReplicaIsWaitedForUntilAPlacementHelps) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1}, {2}, {1}}));
   Hang(WorkerId(1), 1000);

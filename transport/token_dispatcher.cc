@@ -331,19 +331,13 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
     return;
   }
   std::vector<ExpertGroup> left = CopyGroups(h, open);
-  std::vector<WorkerShare> shares;
   // One that was late of late may be well again: better than to wait for this one alone.
-  for (const bool accept_suspects : {false, true}) {
-    const auto elsewhere = [&](WorkerId id) {
-      return Usable(h, id, accept_suspects, now) &&
-             std::none_of(open.begin(), open.end(),
-                          [&](uint32_t g) { return h.tracker.Tries(id, g); });
-    };
-    DispatchPlan plan = BuildDispatchPlan(std::move(left), *view->placement, h.head.key.layer,
-                                          Policy(false), elsewhere);
-    left = std::move(plan.unplaceable);
-    std::move(plan.shares.begin(), plan.shares.end(), std::back_inserter(shares));
-  }
+  std::vector<WorkerShare> shares =
+      PlanShares(&left, h.head.key.layer, /*may_split=*/false, [&](WorkerId id, bool suspects) {
+        return Usable(h, id, suspects, now) &&
+               std::none_of(open.begin(), open.end(),
+                            [&](uint32_t g) { return h.tracker.Tries(id, g); });
+      });
   if (left.empty()) {
     h.tracker.Hedged(attempt);
   } else {

@@ -20,6 +20,7 @@ inline constexpr int kExitUnavailable = 3;  // no answer, port in use, out of ti
 inline constexpr int kExitBadModel = 4;     // model missing, damaged or not supported
 inline constexpr int kExitInterrupted = 130;
 inline constexpr int kExitDeviceFailed = 70;  // a role whose GPU failed for good
+inline constexpr int kExitDamaged = 71;       // a worker whose weights changed in memory
 
 struct Command {
   std::string name;

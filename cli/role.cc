@@ -26,6 +26,11 @@ void EndOnDeviceFailure(const absl::Status& status) {
   _exit(kExitDeviceFailed);
 }
 
+void EndOnDamage(const absl::Status& status) {
+  LogError("weights are damaged, the process ends: ", status.message());
+  _exit(kExitDamaged);
+}
+
 uint64_t RandomId() {
   std::random_device device;
   return (static_cast<uint64_t>(device()) << 32) | device();

@@ -29,6 +29,9 @@ class RoleStop {
 // connections, others take its work over, and whoever runs it starts it anew.
 void EndOnDeviceFailure(const absl::Status& status);
 
+// For a worker whose weights are damaged: as EndOnDeviceFailure.
+void EndOnDamage(const absl::Status& status);
+
 // Random number of this process, so that a restart at the same address is noticed.
 uint64_t RandomId();
 

@@ -40,6 +40,8 @@ absl::Status Run(const Settings& settings) {
   OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
   options.threads = ThreadsFrom(settings, options.cores);
   options.spin = settings.String("spin") == "on";
+  options.scrub_period = Duration::Millis(settings.Int("scrub-ms"));
+  options.on_damaged = EndOnDamage;
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
   if (options.transport == TransportKind::kNccl) {
@@ -100,10 +102,15 @@ Command WorkerCommand() {
                            RoleSettings("127.0.0.1:7412"),
                            MemberSettings(),
                            TransportSettings(),
-                           {memory, BoolSetting("lock-memory",
-                                                "Lock the weights of experts in memory, so that "
-                                                "none of their pages is evicted",
-                                                "Process")},
+                           {memory,
+                            BoolSetting("lock-memory",
+                                        "Lock the weights of experts in memory, so that "
+                                        "none of their pages is evicted",
+                                        "Process"),
+                            IntSetting("scrub-ms", "60000", 0, 1e9,
+                                       "Time in which all weights held are read and compared with "
+                                       "their digests again, at 1 % of a core at most; 0: never",
+                                       "Process")},
                            ComputeSettings(),
                            DeviceSettings(),
                            PackSettings(),

@@ -14,6 +14,7 @@
 #include "expert_worker/expert_ffn.h"
 #include "expert_worker/nccl_server.h"
 #include "expert_worker/placement_follower.h"
+#include "expert_worker/scrubber.h"
 #include "expert_worker/service.h"
 #include "expert_worker/shm_server.h"
 #include "rpc/channel.h"
@@ -74,6 +75,7 @@ struct WorkerServer::Impl {
   std::unique_ptr<RpcServer> server;
   std::unique_ptr<PlacementFollower> follower;
   std::unique_ptr<CoordinatorClient> coordinator;
+  std::unique_ptr<Scrubber> scrubber;
   std::atomic<bool> draining{false};
   std::atomic<bool> serving{false};
   // OnChanged may run before the client is there.
@@ -153,6 +155,10 @@ absl::Status WorkerServer::Impl::Start() {
     follower->Follow(update);
   };
   callbacks.on_refused = options.on_refused;
+  if (options.scrub_period.ns > 0) {
+    scrubber = std::make_unique<Scrubber>(&store, ScrubOptions{.period = options.scrub_period},
+                                          options.on_damaged);
+  }
   auto started_client = CoordinatorClient::Start(client, std::move(callbacks));
   if (!started_client.ok()) return started_client.status();
   MutexLock lock(mu);

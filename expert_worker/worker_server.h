@@ -32,6 +32,10 @@ struct WorkerServerOptions {
   int threads = 1;            // of the kernels
   std::vector<int> cores;     // that they are pinned to; empty: any
   bool spin = true;           // they wait awake for each other for a moment
+  Duration scrub_period;      // of checking the weights held again; 0: never
+  // On damage, from the scrubber's thread. It ends the process: what the worker holds is not what
+  // it says.
+  std::function<void(const absl::Status&)> on_damaged;
   // kAuto: also through shared memory where that can be set up.
   TransportKind transport = TransportKind::kGrpc;
   std::string shm_directory;               // empty: ShmDirectory's choice

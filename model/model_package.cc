@@ -258,6 +258,8 @@ absl::StatusOr<MappedExpert> ModelPackage::MapExpert(ExpertId expert, int thread
   }
   mapped.bytes = entry.bytes;
   mapped.memory = blob.file();
+  mapped.file = blob.file()->bytes();
+  mapped.digest = entry.digest;
   return mapped;
 }
 

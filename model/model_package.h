@@ -48,6 +48,10 @@ struct MappedExpert {
   std::vector<ExpertWeights> layers;
   uint64_t bytes = 0;
   std::shared_ptr<const void> memory;  // a file mapping, or a device's; owns what layers point to
+  // The file that holds the weights, as it is mapped, and its digest (64 hexadecimal characters):
+  // for checking it again. Empty where the weights are elsewhere.
+  absl::string_view file;
+  std::string digest;
 };
 
 // Told about long work: a phase in words and how much of it is done. Called from the working

@@ -1,6 +1,12 @@
 // octet status: who serves in a cluster and which experts each holds.
-#include <string>
+#include <unistd.h>
 
+#include <deque>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/setting_table.h"
 #include "cli/status_json.h"
@@ -13,11 +19,28 @@
 namespace octet {
 namespace {
 
-absl::Status PrintStatus(Client* client, bool json) {
-  OCTET_ASSIGN_OR_RETURN(const auto status, client->Status());
-  PrintOut(json ? StatusToJson(status) + "\n" : StatusToText(status));
-  return absl::OkStatus();
-}
+// Events that a watched status shows.
+constexpr size_t kEventsShown = 8;
+
+// One status after another.
+class Watched {
+ public:
+  // The next one as it is to be printed.
+  std::string Next(octet::v1::StatusResponse status) {
+    if (last_.has_value()) {
+      for (std::string& event : StatusEvents(*last_, status)) events_.push_back(std::move(event));
+    }
+    while (events_.size() > kEventsShown) events_.pop_front();
+    std::string text = StatusToText(status, last_.has_value() ? &*last_ : nullptr);
+    for (const std::string& event : events_) absl::StrAppend(&text, "  ", event, "\n");
+    last_ = std::move(status);
+    return text;
+  }
+
+ private:
+  std::optional<octet::v1::StatusResponse> last_;
+  std::deque<std::string> events_;
+};
 
 absl::Status Watch(Client* client, const Settings& settings) {
   Mutex mu;
@@ -28,13 +51,23 @@ absl::Status Watch(Client* client, const Settings& settings) {
     stop = true;
     changed.NotifyAll();
   });
+  const bool json = settings.Bool("json");
+  // Drawn over the last one where somebody looks at it, else one after the other.
+  const std::string clear = !json && isatty(STDOUT_FILENO) != 0 ? "\033[H\033[J" : "";
+  Watched watched;
   while (true) {
-    const absl::Status status = PrintStatus(client, settings.Bool("json"));
-    if (!status.ok()) PrintFailure(status);
+    auto status = client->Status();
+    if (!status.ok()) {
+      PrintFailure(status.status());
+    } else if (json) {
+      PrintOut(StatusToJson(*status) + "\n");
+    } else {
+      PrintOut(clear + watched.Next(*std::move(status)));
+    }
     MutexLock lock(mu);
     if (!stop) changed.WaitFor(mu, std::chrono::seconds(1));
     if (stop) return absl::OkStatus();
-    if (!settings.Bool("json")) PrintOut("\n");
+    if (!json && clear.empty()) PrintOut("\n");
   }
 }
 
@@ -43,7 +76,9 @@ absl::Status Run(const Settings& settings) {
   options.timeout = Duration::Millis(settings.Int("timeout-ms"));
   OCTET_ASSIGN_OR_RETURN(const auto client, Client::Connect(settings.String("server"), options));
   if (settings.Bool("watch")) return Watch(client.get(), settings);
-  return PrintStatus(client.get(), settings.Bool("json"));
+  OCTET_ASSIGN_OR_RETURN(const auto status, client->Status());
+  PrintOut(settings.Bool("json") ? StatusToJson(status) + "\n" : StatusToText(status));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -53,10 +88,11 @@ Command StatusCommand() {
   command.name = "status";
   command.group = "Use a model";
   command.summary = "Show who serves in a cluster and which experts each holds";
-  command.settings = Join({{BoolSetting("json", "Print one JSON object a line", "Output"),
-                            BoolSetting("watch", "Print it again every second", "Output")},
-                           ClientSettings(),
-                           GeneralSettings()});
+  command.settings =
+      Join({{BoolSetting("json", "Print one JSON object a line", "Output"),
+             BoolSetting("watch", "Print it again every second, with what changed", "Output")},
+            ClientSettings(),
+            GeneralSettings()});
   command.run = Run;
   return command;
 }

@@ -1,6 +1,9 @@
 #include "cli/status_json.h"
 
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -50,6 +53,46 @@ Json RouterToJson(const octet::v1::MemberStatus& member) {
   return json;
 }
 
+constexpr uint64_t kBarLength = 10;
+
+// How much of `most` a value is.
+std::string Bar(uint64_t value, uint64_t most) {
+  const uint64_t filled = most == 0 ? 0 : (value * kBarLength + most - 1) / most;
+  return std::string(filled, '#') + std::string(kBarLength - filled, '.');
+}
+
+uint64_t Rows(const octet::v1::MemberStatus& worker) {
+  uint64_t rows = 0;
+  for (const auto& load : worker.load().experts()) rows += load.tokens();
+  return rows;
+}
+
+// Rows that a worker has computed since an earlier status, or in all.
+uint64_t RowsSince(const octet::v1::MemberStatus& worker, const octet::v1::StatusResponse* before) {
+  const uint64_t rows = Rows(worker);
+  if (before == nullptr) return rows;
+  for (const auto& old : before->workers()) {
+    if (old.id() == worker.id() && old.pid() == worker.pid()) {
+      return rows - std::min(rows, Rows(old));
+    }
+  }
+  return rows;
+}
+
+size_t LeastReplicas(const octet::v1::StatusResponse& status) {
+  std::set<uint64_t> ready;
+  for (const auto& worker : status.workers()) {
+    if (worker.state() == "ready") ready.insert(worker.id());
+  }
+  size_t least = SIZE_MAX;
+  for (const auto& expert : status.placement().experts()) {
+    least = std::min(least, static_cast<size_t>(
+                                std::count_if(expert.workers().begin(), expert.workers().end(),
+                                              [&](uint64_t id) { return ready.count(id) > 0; })));
+  }
+  return least;
+}
+
 }  // namespace
 
 std::string StatusToJson(const octet::v1::StatusResponse& status) {
@@ -71,15 +114,24 @@ std::string StatusToJson(const octet::v1::StatusResponse& status) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string StatusToText(const octet::v1::StatusResponse& status) {
+std::string StatusToText(const octet::v1::StatusResponse& status,
+                         const octet::v1::StatusResponse* before) {
   std::string text = absl::StrCat("model ", status.model().name(), ", epoch ", status.epoch(), ", ",
                                   status.ready() ? "ready" : "not ready");
+  if (status.placement().experts_size() > 0) {
+    absl::StrAppend(&text, ", every expert on ", LeastReplicas(status), " ready workers or more");
+  }
   if (!status.rollout().empty()) absl::StrAppend(&text, ", ", status.rollout());
   absl::StrAppend(&text, "\n");
+  std::map<uint64_t, uint64_t> rows;
+  uint64_t most = 0;
   for (const auto& worker : status.workers()) {
-    absl::StrAppendFormat(&text, "worker %-4d pid %-8d %-22s %-9s experts %s\n", worker.id(),
+    most = std::max(most, rows[worker.id()] = RowsSince(worker, before));
+  }
+  for (const auto& worker : status.workers()) {
+    absl::StrAppendFormat(&text, "worker %-4d pid %-8d %-22s %-9s %s experts %s\n", worker.id(),
                           worker.pid(), worker.address(), worker.state(),
-                          absl::StrJoin(worker.experts(), " "));
+                          Bar(rows[worker.id()], most), absl::StrJoin(worker.experts(), " "));
   }
   for (const auto& router : status.routers()) {
     absl::StrAppendFormat(&text, "router %-4d pid %-8d %-22s %-9s running %d, waiting %d\n",
@@ -87,6 +139,34 @@ std::string StatusToText(const octet::v1::StatusResponse& status) {
                           router.load().requests_running(), router.load().requests_waiting());
   }
   return text;
+}
+
+std::vector<std::string> StatusEvents(const octet::v1::StatusResponse& before,
+                                      const octet::v1::StatusResponse& after) {
+  std::vector<std::string> events;
+  const auto compare = [&](const auto& old_members, const auto& members, const char* role) {
+    for (const auto& member : members) {
+      const auto old = std::find_if(old_members.begin(), old_members.end(),
+                                    [&](const auto& m) { return m.id() == member.id(); });
+      const std::string was = old == old_members.end() ? "new" : old->state();
+      if (was == member.state()) continue;
+      events.push_back(absl::StrCat(role, " ", member.id(), ": ", was, " -> ", member.state()));
+    }
+    for (const auto& old : old_members) {
+      const bool gone = std::none_of(members.begin(), members.end(),
+                                     [&](const auto& m) { return m.id() == old.id(); });
+      if (gone) events.push_back(absl::StrCat(role, " ", old.id(), ": ", old.state(), " -> gone"));
+    }
+  };
+  compare(before.workers(), after.workers(), "worker");
+  compare(before.routers(), after.routers(), "router");
+  if (before.epoch() != after.epoch()) {
+    events.push_back(absl::StrCat("epoch ", before.epoch(), " -> ", after.epoch()));
+  }
+  if (before.term() != after.term()) {
+    events.push_back(absl::StrCat("coordinator: term ", before.term(), " -> ", after.term()));
+  }
+  return events;
 }
 
 }  // namespace octet

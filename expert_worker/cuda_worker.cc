@@ -68,7 +68,11 @@ WorkerModel CudaWorkerModel(WorkerModel model, std::shared_ptr<CudaExperts> cuda
                 cuda = std::move(cuda)](ExpertId id) -> absl::StatusOr<MappedExpert> {
     OCTET_ASSIGN_OR_RETURN(const MappedExpert mapped, host(id));
     OCTET_ASSIGN_OR_RETURN(DeviceExpert placed, cuda->Upload(mapped.layers));
-    return MappedExpert{std::move(placed.layers), placed.bytes, std::move(placed.memory)};
+    MappedExpert on_device;
+    on_device.layers = std::move(placed.layers);
+    on_device.bytes = placed.bytes;
+    on_device.memory = std::move(placed.memory);
+    return on_device;
   };
   return model;
 }

@@ -103,13 +103,14 @@ class File {
 
 }  // namespace
 
-StagedBlock::StagedBlock(std::vector<uint8_t> bytes, std::shared_ptr<std::atomic<uint64_t>> held)
-    : bytes_(std::move(bytes)), held_(std::move(held)) {
-  *held_ += bytes_.size();
-}
-
-StagedBlock::~StagedBlock() {
-  if (held_ != nullptr) *held_ -= bytes_.size();
+StagedBlock::StagedBlock(std::vector<uint8_t> bytes, std::shared_ptr<std::atomic<uint64_t>> held) {
+  *held += bytes.size();
+  bytes_ = std::shared_ptr<const std::vector<uint8_t>>(
+      new std::vector<uint8_t>(std::move(bytes)),
+      [held = std::move(held)](const std::vector<uint8_t>* last) {
+        *held -= last->size();
+        delete last;
+      });
 }
 
 struct KvTier::Impl {
@@ -137,6 +138,7 @@ struct KvTier::Impl {
   const std::shared_ptr<std::atomic<uint64_t>> staged = std::make_shared<std::atomic<uint64_t>>(0);
   uint64_t bytes = 0;  // of all files, as far as known; the tier's thread
   uint64_t files_made = 0;
+  bool damage_seen = false;
 
   mutable Mutex mu;
   CondVar work;
@@ -266,6 +268,7 @@ std::optional<std::vector<uint8_t>> KvTier::Impl::ReadBlock(const KvTierKey& key
   }
   LogWarning("KV tier: ", path, " is damaged or not ours; deleted");
   (void)unlink(path.c_str());
+  damage_seen = true;
   MutexLock lock(mu);
   ++stats.damaged;
   return std::nullopt;
@@ -273,7 +276,8 @@ std::optional<std::vector<uint8_t>> KvTier::Impl::ReadBlock(const KvTierKey& key
 
 void KvTier::Impl::WriteBlock(const Writing& writing) {
   const std::string path = PathOf(writing.key.key);
-  if (access(path.c_str(), F_OK) == 0) return;  // another router was faster
+  // Another router was faster. Where one file was damaged others may be: all are written anew.
+  if (!damage_seen && access(path.c_str(), F_OK) == 0) return;
   const uint64_t file_bytes = sizeof(Header) + writing.data.size();
   if (bytes + file_bytes > options.bytes_max) MakeRoom();
   const std::string unfinished =

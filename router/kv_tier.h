@@ -26,18 +26,15 @@ struct KvTierKey {
   std::vector<TokenId> tokens;  // kKvBlockPositions
 };
 
-// The bytes of a block that was read. Counts against kKvTierStagedBytesMax while it lives. Movable.
+// The bytes of a block that was read, which copies share. They count against kKvTierStagedBytesMax
+// while the last copy lives.
 class StagedBlock {
  public:
   StagedBlock(std::vector<uint8_t> bytes, std::shared_ptr<std::atomic<uint64_t>> held);
-  StagedBlock(StagedBlock&& other) noexcept = default;
-  StagedBlock& operator=(StagedBlock&& other) noexcept = default;
-  ~StagedBlock();
-  const std::vector<uint8_t>& bytes() const { return bytes_; }
+  const std::vector<uint8_t>& bytes() const { return *bytes_; }
 
  private:
-  std::vector<uint8_t> bytes_;
-  std::shared_ptr<std::atomic<uint64_t>> held_;
+  std::shared_ptr<const std::vector<uint8_t>> bytes_;
 };
 
 struct KvTierOptions {

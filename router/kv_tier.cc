@@ -266,7 +266,8 @@ std::optional<std::vector<uint8_t>> KvTier::Impl::ReadBlock(const KvTierKey& key
     (void)futimens(file.fd(), nullptr);  // used just now
     return data;
   }
-  LogWarning("KV tier: ", path, " is damaged or not ours; deleted");
+  if (!damage_seen)
+    LogWarning("KV tier: ", path, " is damaged or not ours; such files are deleted");
   (void)unlink(path.c_str());
   damage_seen = true;
   MutexLock lock(mu);

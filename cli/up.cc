@@ -53,6 +53,11 @@ class StateDirectory {
   bool temporary_;
 };
 
+// Nobody said what it is to be. Flags that follow the defaults' override them.
+bool IsDefault(const Settings& settings, const char* name) {
+  return settings.Source(name) == SettingSource::kDefault;
+}
+
 // `role` with every setting of it that `up` knows too, but those that differ between roles.
 std::vector<std::string> RoleArgs(const Command& role, const Settings& settings) {
   std::vector<std::string> args = {role.name};
@@ -107,7 +112,7 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   plan.coordinator_args = RoleArgs(CoordinatorCommand(), settings);
   if (settings.Bool("chaos")) {
     // With one replica each kill would only show how long repair takes.
-    if (!settings.IsSet("replication")) plan.coordinator_args.push_back("--replication=2");
+    if (IsDefault(settings, "replication")) plan.coordinator_args.push_back("--replication=2");
     plan.chaos.emplace(Duration::Millis(settings.Int("chaos-ms")), kChaosSettle,
                        static_cast<uint64_t>(settings.Int("chaos-seed")));
   }
@@ -118,13 +123,13 @@ ClusterPlan MakePlan(const Settings& settings, const std::string& package,
   worker.push_back("--listen=127.0.0.1:0");
   worker.push_back(absl::StrCat("--model=", package));
   worker.push_back(absl::StrCat("--threads=", worker_threads));
-  if (!settings.IsSet("spin")) worker.push_back(spin);
+  if (IsDefault(settings, "spin")) worker.push_back(spin);
   plan.worker_args.assign(static_cast<size_t>(workers), worker);
   if (!cores.empty()) ShareCores(cores, static_cast<size_t>(worker_threads), &plan.worker_args);
   std::vector<std::string> router = RoleArgs(RouterCommand(), settings);
   router.push_back(absl::StrCat("--model=", package));
   router.push_back(absl::StrCat("--threads=", router_threads));
-  if (!settings.IsSet("spin")) router.push_back(spin);
+  if (IsDefault(settings, "spin")) router.push_back(spin);
   plan.router_args.assign(static_cast<size_t>(settings.Int("routers")), router);
   const std::string listen = settings.String("listen");
   for (size_t i = 0; i < plan.router_args.size(); ++i) {

@@ -1,6 +1,7 @@
 // Far more requests than can be served, whether clients wait for answers or not.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -70,10 +71,15 @@ class OpenLoop {
     for (uint64_t i = next_++; i < requests; i = next_++) {
       const MonotonicTime due =
           begin_ + Duration{static_cast<int64_t>(1e9 * static_cast<double>(i) / rate)};
-      while (clock_.Now() < due) {
-        std::this_thread::sleep_for(std::chrono::nanoseconds((due - clock_.Now()).ns));
-      }
+      WaitUntil(due);
       One(client, i, due);
+    }
+  }
+
+  void WaitUntil(MonotonicTime when) {
+    MutexLock lock(pace_mu_);
+    for (Duration left = when - clock_.Now(); left.ns > 0; left = when - clock_.Now()) {
+      paced_.WaitFor(pace_mu_, std::chrono::nanoseconds(left.ns));
     }
   }
 
@@ -108,6 +114,8 @@ class OpenLoop {
   std::vector<std::unique_ptr<Client>> clients_;
   std::atomic<uint64_t> next_{0};
   MonotonicTime begin_, end_;
+  Mutex pace_mu_;
+  CondVar paced_;  // nobody notifies: time alone ends a wait
   Mutex mu_;
   Outcome outcome_ OCTET_GUARDED_BY(mu_);
 };

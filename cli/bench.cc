@@ -13,6 +13,7 @@
 #include "cli/backend.h"
 #include "cli/bench_stats.h"
 #include "cli/command.h"
+#include "cli/pacer.h"
 #include "cli/setting_table.h"
 #include "cli/stop_signals.h"
 #include "cli/terminal.h"
@@ -68,33 +69,6 @@ std::vector<Duration> Arrivals(uint32_t requests, double rate, uint64_t seed) {
   }
   return arrivals;
 }
-
-// Waits until a time or a cancellation.
-class Pacer {
- public:
-  explicit Pacer(const Clock* clock) : clock_(clock) {}
-  void Cancel() {
-    MutexLock lock(mu_);
-    cancelled_ = true;
-    changed_.NotifyAll();
-  }
-  // False where cancelled.
-  bool WaitUntil(MonotonicTime when) {
-    MutexLock lock(mu_);
-    while (!cancelled_) {
-      const Duration left = when - clock_->Now();
-      if (left.ns <= 0) return true;
-      changed_.WaitFor(mu_, std::chrono::nanoseconds(left.ns));
-    }
-    return false;
-  }
-
- private:
-  const Clock* const clock_;
-  Mutex mu_;
-  CondVar changed_;
-  bool cancelled_ OCTET_GUARDED_BY(mu_) = false;
-};
 
 struct BenchOutcome {
   std::vector<RequestTimes> times;

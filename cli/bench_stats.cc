@@ -13,17 +13,26 @@ nlohmann::ordered_json SummaryJson(const Summary& s) {
   return {{"mean", s.mean}, {"median", s.median}, {"p99", s.p99}};
 }
 
+// Of sorted values: the smallest rank that covers `percent` %, in integers.
+double NearestRank(const std::vector<double>& sorted, size_t percent) {
+  return sorted[std::max<size_t>(1, (sorted.size() * percent + 99) / 100) - 1];
+}
+
 }  // namespace
+
+double Percentile(std::vector<double> values, size_t percent) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return NearestRank(values, percent);
+}
 
 Summary Summarize(std::vector<double> values) {
   if (values.empty()) return {};
   std::sort(values.begin(), values.end());
   double sum = 0;
   for (const double v : values) sum += v;
-  // Smallest rank that covers 99 %: ceil(0.99 n) in integers.
-  const size_t rank = (values.size() * 99 + 99) / 100;
-  return {sum / static_cast<double>(values.size()), values[(values.size() - 1) / 2],
-          values[rank - 1]};
+  return {sum / static_cast<double>(values.size()), NearestRank(values, 50),
+          NearestRank(values, 99), values.back(), values.size()};
 }
 
 std::optional<double> SharedDecodeRate(const std::vector<RequestTimes>& requests) {

@@ -2,6 +2,7 @@
 #ifndef OCTET_CLI_BENCH_STATS_H_
 #define OCTET_CLI_BENCH_STATS_H_
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,7 +24,13 @@ struct Summary {
   double mean = 0;
   double median = 0;
   double p99 = 0;
+  double max = 0;
+  size_t count = 0;
 };
+
+// The smallest value with at least `percent` % of the values not above it (nearest rank); 0 of
+// none.
+double Percentile(std::vector<double> values, size_t percent);
 
 // All zero for no values. The median of an even count is the lower one; p99 is the smallest value
 // with at least 99 % of the values not above it.

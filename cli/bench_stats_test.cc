@@ -21,6 +21,24 @@ TEST(SummarizeTest, RanksAreExact) {
   EXPECT_EQ(s.p99, 198);
 }
 
+TEST(PercentileTest, IsTheNearestRank) {
+  const std::vector<double> values = {5, 1, 4, 2, 3};
+  EXPECT_EQ(Percentile(values, 50), 3);
+  EXPECT_EQ(Percentile(values, 80), 4);
+  EXPECT_EQ(Percentile(values, 81), 5);
+  EXPECT_EQ(Percentile(values, 100), 5);
+  EXPECT_EQ(Percentile(values, 0), 1);
+  EXPECT_EQ(Percentile({}, 50), 0);
+}
+
+TEST(SummarizeTest, CountsAndNamesTheGreatest) {
+  const Summary summary = Summarize({1, 2, 9});
+  EXPECT_EQ(summary.count, 3u);
+  EXPECT_EQ(summary.median, 2);
+  EXPECT_EQ(summary.p99, 9);
+  EXPECT_EQ(summary.max, 9);
+}
+
 TEST(SharedDecodeRateTest, CountsWhileAllDecode) {
   RequestTimes a{At(0), {At(100), At(110), At(120), At(130)}, At(131), 1};
   RequestTimes b{At(0), {At(110), At(125), At(150)}, At(151), 1};

@@ -79,20 +79,6 @@ uint64_t RowsSince(const octet::v1::MemberStatus& worker, const octet::v1::Statu
   return rows;
 }
 
-size_t LeastReplicas(const octet::v1::StatusResponse& status) {
-  std::set<uint64_t> ready;
-  for (const auto& worker : status.workers()) {
-    if (worker.state() == "ready") ready.insert(worker.id());
-  }
-  size_t least = SIZE_MAX;
-  for (const auto& expert : status.placement().experts()) {
-    least = std::min(least, static_cast<size_t>(
-                                std::count_if(expert.workers().begin(), expert.workers().end(),
-                                              [&](uint64_t id) { return ready.count(id) > 0; })));
-  }
-  return least;
-}
-
 }  // namespace
 
 std::string StatusToJson(const octet::v1::StatusResponse& status) {
@@ -112,6 +98,20 @@ std::string StatusToJson(const octet::v1::StatusResponse& status) {
   json["replication"] = status.replication();
   json["rollout"] = status.rollout();
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+size_t LeastReplicas(const octet::v1::StatusResponse& status) {
+  std::set<uint64_t> ready;
+  for (const auto& worker : status.workers()) {
+    if (worker.state() == "ready") ready.insert(worker.id());
+  }
+  size_t least = SIZE_MAX;
+  for (const auto& expert : status.placement().experts()) {
+    least = std::min(least, static_cast<size_t>(
+                                std::count_if(expert.workers().begin(), expert.workers().end(),
+                                              [&](uint64_t id) { return ready.count(id) > 0; })));
+  }
+  return least;
 }
 
 std::string StatusToText(const octet::v1::StatusResponse& status,

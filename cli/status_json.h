@@ -2,6 +2,7 @@
 #ifndef OCTET_CLI_STATUS_JSON_H_
 #define OCTET_CLI_STATUS_JSON_H_
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ std::string StatusToJson(const octet::v1::StatusResponse& status);
 // where that is given, against the busiest worker's.
 std::string StatusToText(const octet::v1::StatusResponse& status,
                          const octet::v1::StatusResponse* before = nullptr);
+// The ready workers that the expert with the fewest of them is on; SIZE_MAX without a placement.
+size_t LeastReplicas(const octet::v1::StatusResponse& status);
 // What changed between two statuses of a cluster: members that came, went or changed their state,
 // the epoch, the coordinator's term.
 std::vector<std::string> StatusEvents(const octet::v1::StatusResponse& before,

@@ -41,7 +41,7 @@ Duration RestartBackoff::Next(Duration uptime) {
 
 Supervisor::Supervisor(ClusterPlan plan, const Clock* clock,
                        std::function<void(const std::string&)> print)
-    : plan_(std::move(plan)), chaos_(plan_.chaos), clock_(clock), print_(std::move(print)) {
+    : plan_(std::move(plan)), clock_(clock), print_(std::move(print)) {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : {SIGINT, SIGTERM, SIGCHLD}) sigaddset(&set, signal);
@@ -75,7 +75,6 @@ absl::Status Supervisor::StartMember(Member* member) {
   member->process.emplace(std::move(process));
   member->started = clock_->Now();
   member->restart_at = kNever;
-  member->listening = false;
   member->listening_since = kNever;
   return absl::OkStatus();
 }
@@ -121,8 +120,7 @@ absl::Status Supervisor::TakeReports(Member* member) {
   if (!member->process.has_value()) return absl::OkStatus();
   member->process->ReadReports();
   const ReadyState& state = member->process->state();
-  if (!member->listening && !state.address.empty()) {
-    member->listening = true;
+  if (member->listening_since == kNever && !state.address.empty()) {
     member->listening_since = clock_->Now();
     print_(
         absl::StrFormat("%-12s pid %-8d %s", member->name, member->process->pid(), state.address));
@@ -131,7 +129,7 @@ absl::Status Supervisor::TakeReports(Member* member) {
       return StartWorkersAndRouter(address);
     }
     // A router comes back at the same address after a restart: clients know it by that.
-    if (member->role == Role::kRouter) {
+    if (member->role == Role::kRouter && !ready_) {
       member->args.push_back(absl::StrCat("--listen=", state.address));
     }
   }
@@ -191,7 +189,7 @@ absl::Status Supervisor::RestartDue() {
 }
 
 void Supervisor::KillByChaos() {
-  if (!chaos_.has_value()) return;
+  if (!plan_.chaos.has_value()) return;
   std::vector<MonotonicTime> serving_since;
   std::vector<Member*> workers;
   for (Member& member : members_) {
@@ -199,7 +197,7 @@ void Supervisor::KillByChaos() {
     workers.push_back(&member);
     serving_since.push_back(member.listening_since);
   }
-  const auto victim = chaos_->Next(clock_->Now(), serving_since);
+  const auto victim = plan_.chaos->Next(clock_->Now(), serving_since);
   if (!victim.has_value()) return;
   const RoleProcess& process = *workers[*victim]->process;
   print_(absl::StrFormat("chaos: kill -9 of %s, pid %d", workers[*victim]->name, process.pid()));
@@ -214,7 +212,7 @@ void Supervisor::ReadSignals() {
 }
 
 MonotonicTime Supervisor::NextDue() const {
-  MonotonicTime next = ready_ && chaos_.has_value() ? chaos_->due() : kNever;
+  MonotonicTime next = ready_ && plan_.chaos.has_value() ? plan_.chaos->due() : kNever;
   for (const Member& member : members_) next = std::min(next, member.restart_at);
   return next;
 }

@@ -58,8 +58,7 @@ class Supervisor {
     RestartBackoff backoff;
     MonotonicTime started;
     MonotonicTime restart_at = kNever;
-    bool listening = false;
-    MonotonicTime listening_since = kNever;
+    MonotonicTime listening_since = kNever;  // kNever: not listening
   };
 
   absl::Status StartMember(Member* member);
@@ -78,8 +77,7 @@ class Supervisor {
   // The next moment at which something is to be done without news.
   MonotonicTime NextDue() const;
 
-  const ClusterPlan plan_;
-  std::optional<ChaosSchedule> chaos_;
+  ClusterPlan plan_;  // constant but for the state of its chaos
   const Clock* const clock_;
   const std::function<void(const std::string&)> print_;
   int signal_fd_ = -1;

@@ -28,15 +28,6 @@ std::vector<PlacedWorker> NamedWorkers(const std::vector<std::vector<WorkerId>>&
 
 }  // namespace
 
-std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId worker) {
-  std::vector<ExpertId> experts;
-  for (uint32_t e = 0; e < placement.expert_replicas.size(); ++e) {
-    const auto& set = placement.expert_replicas[e];
-    if (std::find(set.begin(), set.end(), worker) != set.end()) experts.push_back(ExpertId(e));
-  }
-  return experts;
-}
-
 void ClusterState::RequestPlan(MonotonicTime at) {
   plan_at_ = plan_at_.has_value() ? std::min(*plan_at_, at) : at;
   plan_for_load_ = false;

@@ -271,9 +271,6 @@ class ClusterState {
   Actions out_;
 };
 
-// The experts that `placement` gives to `worker`, ascending.
-std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId worker);
-
 }  // namespace octet
 
 #endif  // OCTET_COORDINATOR_CLUSTER_STATE_H_

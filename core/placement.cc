@@ -16,4 +16,13 @@ bool Placement::Complete() const {
                       [](const std::vector<WorkerId>& r) { return r.empty(); });
 }
 
+std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId worker) {
+  std::vector<ExpertId> experts;
+  for (uint32_t e = 0; e < placement.expert_replicas.size(); ++e) {
+    const auto& set = placement.expert_replicas[e];
+    if (std::find(set.begin(), set.end(), worker) != set.end()) experts.push_back(ExpertId(e));
+  }
+  return experts;
+}
+
 }  // namespace octet

@@ -34,6 +34,9 @@ struct Placement {
   bool Complete() const;
 };
 
+// The experts that `worker` is a replica of, ascending.
+std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId worker);
+
 }  // namespace octet
 
 #endif  // OCTET_CORE_PLACEMENT_H_

@@ -68,10 +68,16 @@ Digest TreeDigest(const std::array<uint8_t, 32>* leaves, size_t count) {
 }
 
 Digest TreeSha256(const uint8_t* data, size_t bytes) {
+  return *TreeSha256(data, bytes, [] { return true; });
+}
+
+std::optional<Digest> TreeSha256(const uint8_t* data, size_t bytes,
+                                 absl::FunctionRef<bool()> after_leaf) {
   std::vector<Digest> leaves;
   for (size_t at = 0; at < bytes; at += kDigestLeafBytes) {
     const size_t n = std::min<size_t>(kDigestLeafBytes, bytes - at);
     leaves.push_back(Sha256(absl::string_view(reinterpret_cast<const char*>(data + at), n)));
+    if (!after_leaf()) return std::nullopt;
   }
   return TreeDigest(leaves.data(), leaves.size());
 }

@@ -6,8 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 
 namespace octet {
@@ -24,6 +26,9 @@ bool DigestFromHex(absl::string_view hex, Digest* digest);
 // the last one shorter. Leaves are independent, so a loader checks them in parallel.
 Digest TreeDigest(const std::array<uint8_t, 32>* leaves, size_t count);
 Digest TreeSha256(const uint8_t* data, size_t bytes);
+// The same with `after_leaf` called after each piece; empty as soon as that returns false.
+std::optional<Digest> TreeSha256(const uint8_t* data, size_t bytes,
+                                 absl::FunctionRef<bool()> after_leaf);
 
 // Incremental SHA-256.
 class Sha256Stream {

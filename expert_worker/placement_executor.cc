@@ -1,25 +1,11 @@
 #include "expert_worker/placement_executor.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/log.h"
 
 namespace octet {
-namespace {
-
-std::vector<ExpertId> ExpertsOf(const Placement& placement, WorkerId self) {
-  std::vector<ExpertId> mine;
-  for (uint32_t e = 0; e < placement.expert_replicas.size(); ++e) {
-    const auto& replicas = placement.expert_replicas[e];
-    if (std::find(replicas.begin(), replicas.end(), self) != replicas.end()) mine.emplace_back(e);
-  }
-  return mine;
-}
-
-}  // namespace
-
 void PlacementExecutor::CarryOut(const PlacementUpdate& update) {
   switch (update.phase) {
     case PlacementPhase::kAbort:

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/limits.h"
@@ -17,12 +16,9 @@ namespace octet {
 absl::Status VerifyExpert(ExpertId id, const MappedExpert& expert, absl::FunctionRef<bool()> pace) {
   const absl::string_view file = expert.file;
   if (file.empty()) return absl::OkStatus();
-  std::vector<Digest> leaves;
-  for (size_t at = 0; at < file.size(); at += kDigestLeafBytes) {
-    leaves.push_back(Sha256(file.substr(at, kDigestLeafBytes)));
-    if (!pace()) return absl::CancelledError("the scrubber stops");
-  }
-  const std::string digest = DigestHex(TreeDigest(leaves.data(), leaves.size()));
+  const auto found = TreeSha256(reinterpret_cast<const uint8_t*>(file.data()), file.size(), pace);
+  if (!found.has_value()) return absl::CancelledError("the scrubber stops");
+  const std::string digest = DigestHex(*found);
   if (digest == expert.digest) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat("expert ", id.value(),

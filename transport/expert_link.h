@@ -47,6 +47,14 @@ struct ExpertReply {
   MonotonicTime ready;
 };
 
+// The answer to a dispatch that got no rows.
+inline ExpertReply FailedReply(const DispatchKey& key, const absl::Status& status) {
+  ExpertReply reply;
+  reply.key = key;
+  reply.status = status;
+  return reply;
+}
+
 // Thread-safe.
 class ExpertLink {
  public:

@@ -146,10 +146,7 @@ class FakeWorld {
   };
 
   static void Fail(Event& event, const absl::Status& status) {
-    ExpertReply reply;
-    reply.key = event.dispatch.key;
-    reply.status = status;
-    event.done(std::move(reply));
+    event.done(FailedReply(event.dispatch.key, status));
   }
   // Reads rows and share only now, as a link may: they must have stayed valid.
   static void Deliver(Event& event) {

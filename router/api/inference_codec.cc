@@ -202,11 +202,8 @@ absl::Status ResolveResumeTokens(const octet::v1::GenerateRequest& request,
     return FieldError("resume_token_ids", absl::StrCat(count, " ids"),
                       absl::StrCat("none, or resume_index of them, here ", out->resume_index));
   }
-  const auto vocab = static_cast<int32_t>(model.identity().config.vocab);
   for (const int32_t id : request.resume_token_ids()) {
-    if (id < 0 || id >= vocab) {
-      return FieldError("resume_token_ids", id, absl::StrCat("ids from 0 to ", vocab - 1));
-    }
+    OCTET_RETURN_IF_ERROR(CheckTokenId("resume_token_ids", id, model));
     out->resume_tokens.push_back(id);
   }
   return absl::OkStatus();

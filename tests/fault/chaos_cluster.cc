@@ -2,10 +2,10 @@
 
 #include <signal.h>
 
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cli/status_json.h"
 #include "core/status_macros.h"
 
 namespace octet {
@@ -43,16 +43,7 @@ SupervisorStopped::SupervisorStopped(LocalCluster* cluster) : cluster_(cluster) 
 SupervisorStopped::~SupervisorStopped() { kill(cluster_->process()->pid(), SIGCONT); }
 
 bool Replicated(const octet::v1::StatusResponse& status, uint32_t replication) {
-  std::set<uint64_t> ready;
-  for (const auto& worker : status.workers()) {
-    if (worker.state() == "ready") ready.insert(worker.id());
-  }
-  for (const auto& expert : status.placement().experts()) {
-    uint32_t replicas = 0;
-    for (const uint64_t worker : expert.workers()) replicas += ready.count(worker) > 0 ? 1 : 0;
-    if (replicas < replication) return false;
-  }
-  return status.placement().experts_size() > 0;
+  return status.placement().experts_size() > 0 && LeastReplicas(status) >= replication;
 }
 
 absl::StatusOr<std::unique_ptr<ChaosCluster>> ChaosCluster::Start(const std::string& scenario,
@@ -185,7 +176,7 @@ ScenarioResult ChaosCluster::Finish() {
       Summarize(LongestGaps(gaps, Windows(quiet_.begin, quiet_.end, Duration::Millis(kWatchedMs))));
   const std::vector<double> disturbed = LongestGaps(gaps, faults_);
   result_.disturbed = Summarize(disturbed);
-  result_.added = Summarize(Added(disturbed, result_.usual.p50_ms));
+  result_.added = Summarize(Added(disturbed, result_.usual.median));
   return std::move(result_);
 }
 

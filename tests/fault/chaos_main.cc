@@ -38,17 +38,17 @@ void Print(const ScenarioResult& r) {
               static_cast<unsigned long long>(r.load.tokens));
   if (!r.load.first_error.empty()) std::printf("error         %s\n", r.load.first_error.c_str());
   std::printf("references    SHA-256 %s\n", r.reference_digest.c_str());
-  const auto line = [](const char* name, const GapSummary& s) {
-    std::printf("%-34s p50 %.1f ms, p99 %.1f ms, max %.1f ms (%zu)\n", name, s.p50_ms, s.p99_ms,
-                s.max_ms, s.count);
+  const auto line = [](const char* name, const Summary& s) {
+    std::printf("%-34s p50 %.1f ms, p99 %.1f ms, max %.1f ms (%zu)\n", name, s.median, s.p99, s.max,
+                s.count);
   };
   line("gap, undisturbed", r.usual);
   line("longest in a second, undisturbed", r.quiet);
   line("longest in the second of a fault", r.disturbed);
   line("added by a fault", r.added);
   if (!r.repair_ms.empty()) {
-    const GapSummary repair = Summarize(r.repair_ms);
-    std::printf("repaired in   p50 %.0f ms, max %.0f ms\n", repair.p50_ms, repair.max_ms);
+    const Summary repair = Summarize(r.repair_ms);
+    std::printf("repaired in   p50 %.0f ms, max %.0f ms\n", repair.median, repair.max);
   }
   for (const std::string& note : r.notes) std::printf("note          %s\n", note.c_str());
   std::fflush(stdout);

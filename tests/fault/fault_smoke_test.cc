@@ -28,7 +28,7 @@ class FaultSmokeTest : public testing::TestWithParam<const char*> {
     EXPECT_EQ(result->load.failed, 0u) << result->load.first_error;
     EXPECT_EQ(result->load.mismatched, 0u);
     EXPECT_GT(result->faults, 0u);
-    EXPECT_LT(result->disturbed.max_ms, kGapMsMax);
+    EXPECT_LT(result->disturbed.max, kGapMsMax);
   }
 
   const TemporaryDirectory directory_;

@@ -1,17 +1,8 @@
 #include "tests/fault/gap_statistics.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace octet {
-
-double Percentile(std::vector<double> values, double share) {
-  if (values.empty()) return 0;
-  const double rank = std::ceil(share * static_cast<double>(values.size()));
-  const size_t index = std::min(values.size(), std::max<size_t>(1, static_cast<size_t>(rank))) - 1;
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(index), values.end());
-  return values[index];
-}
 
 std::vector<double> LongestGaps(const std::vector<StreamGaps>& streams,
                                 const std::vector<Window>& windows) {
@@ -44,15 +35,6 @@ std::vector<double> GapsWithin(const std::vector<StreamGaps>& streams, Window wi
     }
   }
   return within;
-}
-
-GapSummary Summarize(const std::vector<double>& values) {
-  GapSummary summary;
-  summary.count = values.size();
-  summary.p50_ms = Percentile(values, 0.5);
-  summary.p99_ms = Percentile(values, 0.99);
-  summary.max_ms = Percentile(values, 1.0);
-  return summary;
 }
 
 std::vector<double> Added(const std::vector<double>& values, double usual_ms) {

@@ -23,9 +23,6 @@ struct Window {
   MonotonicTime end;
 };
 
-// The value that `share` of the values do not exceed (nearest rank); 0 of none.
-double Percentile(std::vector<double> values, double share);
-
 // For each window and each stream that has a gap in it, the longest gap that touches the window, in
 // ms.
 std::vector<double> LongestGaps(const std::vector<StreamGaps>& streams,
@@ -36,14 +33,6 @@ std::vector<Window> Windows(MonotonicTime begin, MonotonicTime end, Duration len
 
 // All gaps that lie between begin and end, in ms.
 std::vector<double> GapsWithin(const std::vector<StreamGaps>& streams, Window window);
-
-struct GapSummary {
-  size_t count = 0;
-  double p50_ms = 0;
-  double p99_ms = 0;
-  double max_ms = 0;
-};
-GapSummary Summarize(const std::vector<double>& values);
 
 // What is above `usual_ms` in each value, never less than 0.
 std::vector<double> Added(const std::vector<double>& values, double usual_ms);

@@ -1,7 +1,6 @@
 // Far more requests than can be served, whether clients wait for answers or not.
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "cli/pacer.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
 #include "rpc/status_details.h"
@@ -71,15 +71,8 @@ class OpenLoop {
     for (uint64_t i = next_++; i < requests; i = next_++) {
       const MonotonicTime due =
           begin_ + Duration{static_cast<int64_t>(1e9 * static_cast<double>(i) / rate)};
-      WaitUntil(due);
+      (void)pacer_.WaitUntil(due);  // nobody cancels
       One(client, i, due);
-    }
-  }
-
-  void WaitUntil(MonotonicTime when) {
-    MutexLock lock(pace_mu_);
-    for (Duration left = when - clock_.Now(); left.ns > 0; left = when - clock_.Now()) {
-      paced_.WaitFor(pace_mu_, std::chrono::nanoseconds(left.ns));
     }
   }
 
@@ -111,11 +104,10 @@ class OpenLoop {
   const ChaosOptions options_;
   const uint32_t vocab_;
   const SystemClock clock_;
+  Pacer pacer_{&clock_};
   std::vector<std::unique_ptr<Client>> clients_;
   std::atomic<uint64_t> next_{0};
   MonotonicTime begin_, end_;
-  Mutex pace_mu_;
-  CondVar paced_;  // nobody notifies: time alone ends a wait
   Mutex mu_;
   Outcome outcome_ OCTET_GUARDED_BY(mu_);
 };
@@ -124,7 +116,7 @@ void Report(const OpenLoop::Outcome& o, double rate, double capacity, int64_t le
             ScenarioResult* result) {
   const double goodput =
       static_cast<double>(o.tokens_in_time) * 1e3 / static_cast<double>(length_ms);
-  const GapSummary latency = Summarize(o.latency_ms);
+  const Summary latency = Summarize(o.latency_ms);
   result->notes.push_back(absl::StrFormat(
       "capacity %.0f tokens/s; %.0f requests/s, ten times that, for %.0f s: goodput %.0f tokens/s "
       "= "
@@ -136,7 +128,7 @@ void Report(const OpenLoop::Outcome& o, double rate, double capacity, int64_t le
                       o.sent, o.answered, o.refused, o.refused_without_delay, o.failed, o.late));
   result->notes.push_back(
       absl::StrFormat("latency of answered requests p50 %.0f ms, p99 %.0f ms, max %.0f ms",
-                      latency.p50_ms, latency.p99_ms, latency.max_ms));
+                      latency.median, latency.p99, latency.max));
   result->load.failed += o.failed + o.refused_without_delay;
   if (result->load.first_error.empty()) result->load.first_error = o.first_error;
 }

@@ -262,7 +262,7 @@ absl::StatusOr<ScenarioResult> MeasureThroughput(const ChaosOptions& options) {
     return chaos.WaitWhole(options.workers, options.replication);
   });
   if (result.ok()) {
-    result->notes.push_back(absl::StrFormat("median %.3f", Percentile(ratios, 0.5)));
+    result->notes.push_back(absl::StrFormat("median %.3f", Percentile(ratios, 50)));
   }
   return result;
 }

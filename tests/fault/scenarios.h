@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/bench_stats.h"
 #include "tests/fault/gap_statistics.h"
 #include "tests/fault/stream_load.h"
 
@@ -36,10 +37,10 @@ struct ScenarioResult {
   std::string transport;
   uint32_t faults = 0;
   StreamLoadResult load;  // without its gaps
-  GapSummary usual;       // every gap before the first fault
-  GapSummary quiet;       // longest gap of a stream in a second without a fault
-  GapSummary disturbed;   // longest gap of a stream in the second after a fault
-  GapSummary added;       // `disturbed` above usual.p50
+  Summary usual;          // every gap before the first fault
+  Summary quiet;          // longest gap of a stream in a second without a fault
+  Summary disturbed;      // longest gap of a stream in the second after a fault
+  Summary added;          // `disturbed` above usual.median
   // From a fault until every expert is on as many ready workers as is asked for.
   std::vector<double> repair_ms;
   std::string reference_digest;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "core/sha256.h"
 #include "core/status_macros.h"
+#include "tests/integration/local_cluster.h"
 
 namespace octet {
 namespace {
@@ -51,7 +52,9 @@ absl::StatusOr<std::unique_ptr<StreamLoad>> StreamLoad::Start(const std::string&
   }
   for (size_t i = 0; i < options.streams; ++i) {
     load->streams_[i].thread = std::thread([load = load.get(), i, &statuses] {
-      statuses[i] = load->Ask(&load->streams_[i], &load->streams_[i].reference);
+      auto tokens = load->Ask(&load->streams_[i]);
+      statuses[i] = tokens.status();
+      if (tokens.ok()) load->streams_[i].reference = *std::move(tokens);
     });
   }
   for (Stream& stream : load->streams_) stream.thread.join();
@@ -68,31 +71,28 @@ StreamLoad::~StreamLoad() {
   }
 }
 
-absl::Status StreamLoad::Ask(Stream* stream, std::vector<int32_t>* tokens) {
-  tokens->clear();
-  MonotonicTime last = kNever;
+absl::StatusOr<std::vector<int32_t>> StreamLoad::Ask(Stream* stream) {
   if (options_.fresh) stream->request.set_cache_salt(absl::StrCat("answer ", ++salts_));
-  return stream->client->Generate(stream->request, [&](const octet::v1::GenerateResponse& event) {
-    if (!event.has_chunk()) return;
+  MonotonicTime last = kNever;
+  size_t had = 0;
+  return GenerateTokens(stream->client.get(), stream->request, [&](size_t count) {
     const MonotonicTime now = clock_.Now();
     if (last != kNever) stream->gaps.push_back({last, now});
     last = now;
-    const auto& ids = event.chunk().token_ids();
-    tokens->insert(tokens->end(), ids.begin(), ids.end());
-    tokens_ += static_cast<uint64_t>(ids.size());
+    tokens_ += count - had;
+    had = count;
   });
 }
 
 void StreamLoad::RunStream(Stream* stream) {
-  std::vector<int32_t> tokens;
   while (!stop_) {
-    const absl::Status status = Ask(stream, &tokens);
+    const auto tokens = Ask(stream);
     MutexLock lock(mu_);
     ++result_.requests;
-    if (!status.ok()) {
+    if (!tokens.ok()) {
       ++result_.failed;
-      if (result_.first_error.empty()) result_.first_error = status.ToString();
-    } else if (tokens != stream->reference) {
+      if (result_.first_error.empty()) result_.first_error = tokens.status().ToString();
+    } else if (*tokens != stream->reference) {
       ++result_.mismatched;
       if (result_.first_error.empty()) result_.first_error = "tokens differ";
     }

@@ -69,7 +69,7 @@ class StreamLoad {
   };
 
   explicit StreamLoad(const StreamLoadOptions& options) : options_(options) {}
-  absl::Status Ask(Stream* stream, std::vector<int32_t>* tokens);
+  absl::StatusOr<std::vector<int32_t>> Ask(Stream* stream);
   void RunStream(Stream* stream);
 
   const StreamLoadOptions options_;

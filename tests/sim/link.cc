@@ -23,13 +23,6 @@ struct Pending {
   std::shared_ptr<ReplyPool> pool;
 };
 
-ExpertReply Failed(const DispatchKey& key, const absl::Status& status) {
-  ExpertReply reply;
-  reply.key = key;
-  reply.status = status;
-  return reply;
-}
-
 // Damages some bits of a message; null where it is no message any more.
 template <typename Message>
 std::shared_ptr<Message> Damage(World* world, const Message& message) {
@@ -117,7 +110,8 @@ void Link::State::OnBroken() {
   std::vector<Pending> failed;
   failed.swap(pending);
   if (bug.forgets_in_flight) failed.clear();
-  for (const Pending& p : failed) p.done(Failed(p.key, absl::UnavailableError("stream broken")));
+  for (const Pending& p : failed)
+    p.done(FailedReply(p.key, absl::UnavailableError("stream broken")));
   news();
   Reopen();
 }
@@ -160,12 +154,12 @@ void Link::Cancel(const DispatchKey& key) {
 void Link::Send(const ExpertDispatch& dispatch, ReplyFn done) {
   State& s = *state_;
   if (s.stream == nullptr) {
-    done(Failed(dispatch.key, absl::UnavailableError("not connected")));
+    done(FailedReply(dispatch.key, absl::UnavailableError("not connected")));
     s.news();
     return;
   }
   if (s.pending.size() >= kLinkQueuedDispatchesMax) {
-    done(Failed(dispatch.key, absl::ResourceExhaustedError("too many unanswered")));
+    done(FailedReply(dispatch.key, absl::ResourceExhaustedError("too many unanswered")));
     s.news();
     return;
   }

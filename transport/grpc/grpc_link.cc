@@ -34,13 +34,6 @@ struct Pending {
   std::shared_ptr<ReplyPool> pool;
 };
 
-ExpertReply FailedReply(const DispatchKey& key, const absl::Status& status) {
-  ExpertReply reply;
-  reply.key = key;
-  reply.status = status;
-  return reply;
-}
-
 }  // namespace
 
 // State that outlives the link as long as gRPC may still call back.

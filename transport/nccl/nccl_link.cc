@@ -33,13 +33,6 @@ constexpr Duration kReopenMax = Duration::Millis(kNcclReopenMsMax);
 constexpr size_t kReplyLane = static_cast<size_t>(NcclLane::kReply);
 constexpr size_t kDispatchLane = static_cast<size_t>(NcclLane::kDispatch);
 
-ExpertReply FailedReply(const DispatchKey& key, const absl::Status& status) {
-  ExpertReply reply;
-  reply.key = key;
-  reply.status = status;
-  return reply;
-}
-
 // A dispatch whose reply has not been delivered.
 struct Pending {
   DispatchKey key;

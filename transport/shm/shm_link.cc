@@ -31,13 +31,6 @@ namespace {
 constexpr Duration kReopenMin = Duration::Millis(20);
 constexpr Duration kReopenMax = Duration::Millis(1'000);
 
-ExpertReply FailedReply(const DispatchKey& key, const absl::Status& status) {
-  ExpertReply reply;
-  reply.key = key;
-  reply.status = status;
-  return reply;
-}
-
 // A dispatch whose reply has not come. Without `done` it is cancelled, and only its place in the
 // arena is still in use.
 struct Pending {

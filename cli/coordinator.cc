@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "core/rebalance_limits.h"
 #include "core/status_macros.h"
+#include "core/version_limits.h"
 
 namespace octet {
 namespace {
@@ -36,6 +37,7 @@ absl::Status Run(const Settings& settings) {
   options.listen = settings.String("listen");
   OCTET_ASSIGN_OR_RETURN(options.store_path, StorePath(settings.String("state-dir")));
   options.settings.replication = static_cast<uint32_t>(settings.Int("replication"));
+  options.settings.versions_max = static_cast<uint32_t>(settings.Int("versions-max"));
   options.settings.extra_replicas = static_cast<uint32_t>(settings.Int("extra-replicas"));
   options.settings.expected_workers = static_cast<uint32_t>(settings.Int("expected-workers"));
   options.settings.lease = Duration::Millis(settings.Int("lease-ms"));
@@ -66,6 +68,9 @@ Command CoordinatorCommand() {
                    "Further copies in all, for the experts that are asked most of late", group),
         IntSetting("expected-workers", "0", 0, kWorkersMax,
                    "The first placement waits for so many; 0: for those that come at once", group),
+        IntSetting("versions-max", absl::StrCat(kVersionsDefault), 1, kVersionsMax,
+                   "Model versions served side by side; a member of a further one is refused",
+                   group),
         StringSetting("state-dir", "",
                       "Directory of the SQLite store; without one a restart relies on what "
                       "members remember",

@@ -26,7 +26,23 @@ Json MemberToJson(const octet::v1::MemberStatus& member) {
   json["zone"] = member.zone();
   json["active_epoch"] = member.active_epoch();
   json["lease_left_ms"] = member.lease_left_ms();
+  json["compute_digest"] = member.compute_digest();
   return json;
+}
+
+Json ModelToJson(const octet::v1::ModelInfo& model) {
+  return {{"name", model.name()},
+          {"version", model.model_version()},
+          {"compute_digest", model.compute_digest()},
+          {"experts", model.experts()},
+          {"layers", model.layers()}};
+}
+
+Json VersionToJson(const octet::v1::VersionStatus& version) {
+  return {{"model", ModelToJson(version.model())},
+          {"ready", version.ready()},
+          {"epoch", version.placement().epoch()},
+          {"rollout", version.rollout()}};
 }
 
 Json WorkerToJson(const octet::v1::MemberStatus& member) {
@@ -51,6 +67,32 @@ Json RouterToJson(const octet::v1::MemberStatus& member) {
   json["prefix_cache_queries"] = member.load().prefix_cache_queries();
   json["prefix_cache_hits"] = member.load().prefix_cache_hits();
   return json;
+}
+
+// Enough of a digest to tell versions apart.
+constexpr size_t kDigestShown = 8;
+
+std::string ShortDigest(const std::string& digest) { return digest.substr(0, kDigestShown); }
+
+// Where a cluster has several versions: which one a member serves.
+std::string VersionMark(const octet::v1::StatusResponse& status,
+                        const octet::v1::MemberStatus& member) {
+  if (status.versions_size() < 2) return "";
+  return absl::StrCat(", version ", ShortDigest(member.compute_digest()));
+}
+
+// The versions of a cluster that has several, a line each.
+std::string VersionLines(const octet::v1::StatusResponse& status) {
+  std::string text;
+  if (status.versions_size() < 2) return text;
+  for (const auto& version : status.versions()) {
+    absl::StrAppend(&text, "version ", ShortDigest(version.model().compute_digest()), ": model ",
+                    version.model().name(), ", epoch ", version.placement().epoch(), ", ",
+                    version.ready() ? "ready" : "not ready");
+    if (!version.rollout().empty()) absl::StrAppend(&text, ", ", version.rollout());
+    absl::StrAppend(&text, "\n");
+  }
+  return text;
 }
 
 constexpr uint64_t kBarLength = 10;
@@ -90,13 +132,11 @@ std::string StatusToJson(const octet::v1::StatusResponse& status) {
   json["routers"] = Json::array();
   for (const auto& router : status.routers()) json["routers"].push_back(RouterToJson(router));
   json["term"] = status.term();
-  json["model"] = {{"name", status.model().name()},
-                   {"version", status.model().model_version()},
-                   {"compute_digest", status.model().compute_digest()},
-                   {"experts", status.model().experts()},
-                   {"layers", status.model().layers()}};
+  json["model"] = ModelToJson(status.model());
   json["replication"] = status.replication();
   json["rollout"] = status.rollout();
+  json["versions"] = Json::array();
+  for (const auto& version : status.versions()) json["versions"].push_back(VersionToJson(version));
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -122,21 +162,23 @@ std::string StatusToText(const octet::v1::StatusResponse& status,
     absl::StrAppend(&text, ", every expert on ", LeastReplicas(status), " ready workers or more");
   }
   if (!status.rollout().empty()) absl::StrAppend(&text, ", ", status.rollout());
-  absl::StrAppend(&text, "\n");
+  absl::StrAppend(&text, "\n", VersionLines(status));
   std::map<uint64_t, uint64_t> rows;
   uint64_t most = 0;
   for (const auto& worker : status.workers()) {
     most = std::max(most, rows[worker.id()] = RowsSince(worker, before));
   }
   for (const auto& worker : status.workers()) {
-    absl::StrAppendFormat(&text, "worker %-4d pid %-8d %-22s %-9s %s experts %s\n", worker.id(),
+    absl::StrAppendFormat(&text, "worker %-4d pid %-8d %-22s %-9s %s experts %s%s\n", worker.id(),
                           worker.pid(), worker.address(), worker.state(),
-                          Bar(rows[worker.id()], most), absl::StrJoin(worker.experts(), " "));
+                          Bar(rows[worker.id()], most), absl::StrJoin(worker.experts(), " "),
+                          VersionMark(status, worker));
   }
   for (const auto& router : status.routers()) {
-    absl::StrAppendFormat(&text, "router %-4d pid %-8d %-22s %-9s running %d, waiting %d\n",
+    absl::StrAppendFormat(&text, "router %-4d pid %-8d %-22s %-9s running %d, waiting %d%s\n",
                           router.id(), router.pid(), router.address(), router.state(),
-                          router.load().requests_running(), router.load().requests_waiting());
+                          router.load().requests_running(), router.load().requests_waiting(),
+                          VersionMark(status, router));
   }
   return text;
 }
@@ -160,6 +202,22 @@ std::vector<std::string> StatusEvents(const octet::v1::StatusResponse& before,
   };
   compare(before.workers(), after.workers(), "worker");
   compare(before.routers(), after.routers(), "router");
+  const auto digests = [](const octet::v1::StatusResponse& status) {
+    std::set<std::string> set;
+    for (const auto& version : status.versions()) set.insert(version.model().compute_digest());
+    return set;
+  };
+  const std::set<std::string> old_digests = digests(before), new_digests = digests(after);
+  for (const std::string& digest : new_digests) {
+    if (old_digests.count(digest) == 0) {
+      events.push_back(absl::StrCat("version ", ShortDigest(digest), ": new"));
+    }
+  }
+  for (const std::string& digest : old_digests) {
+    if (new_digests.count(digest) == 0) {
+      events.push_back(absl::StrCat("version ", ShortDigest(digest), ": gone"));
+    }
+  }
   if (before.epoch() != after.epoch()) {
     events.push_back(absl::StrCat("epoch ", before.epoch(), " -> ", after.epoch()));
   }

@@ -196,6 +196,8 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
   RouterChoice choice(impl_->routers.size(), &impl_->preferred);
   Duration backoff = impl_->options.backoff_min;
   uint32_t attempts = 0;
+  // A router that may yet serve the request's version has failed since the last wait.
+  bool worth_waiting = false;
   while (true) {
     const Router& router = impl_->routers[choice.current()];
     const uint32_t index_before = state.next_index();
@@ -212,8 +214,10 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
     // A router that goes down cancels the streams it could not finish.
     const bool again = status.code() == absl::StatusCode::kUnavailable ||
                        (status.code() == absl::StatusCode::kCancelled && !cancel.cancelled());
-    if (!again) return WithHint(status, router.address);
+    if (!again && !IsOtherVersion(status)) return WithHint(status, router.address);
+    worth_waiting = worth_waiting || again;
     if (choice.Failed()) continue;  // another router, at once
+    if (!std::exchange(worth_waiting, false)) return WithHint(status, router.address);
     if (++attempts >= impl_->options.attempts_max) return WithHint(status, router.address);
     Duration delay = GetRetryDelay(status).value_or(backoff);
     delay = std::min(delay, Duration::Millis(kClientBackoffMsMax));

@@ -59,8 +59,9 @@ class Client {
   ~Client();
 
   // Retried where the failure is UNAVAILABLE, after its RetryInfo or a growing delay; a stream that
-  // broke after `started` goes on by request id, seed and index. ABORTED where the router that
-  // resumes serves another model. Other failures come back as the router sent them.
+  // broke after `started` goes on by request id, seed and index, at a router of the same version:
+  // FAILED_PRECONDITION where none of those that answer serves it any more. Other failures come
+  // back as the router sent them.
   absl::Status Generate(octet::v1::GenerateRequest request, const EventFn& on_event,
                         const CancelToken& cancel = CancelToken());
   absl::StatusOr<octet::v1::TokenizeResponse> Tokenize(const octet::v1::TokenizeRequest& request);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "rpc/status_details.h"
 
 namespace octet {
 
@@ -13,6 +14,7 @@ octet::v1::GenerateRequest StreamState::NextRequest() const {
   next.mutable_sampling()->set_seed(started_->seed());
   // The limit as resolved: a router with a longer context must not go on past it.
   next.mutable_stop()->set_max_tokens(started_->stop().max_tokens());
+  next.set_compute_digest(started_->compute_digest());
   next.set_resume_index(next_index_);
   // The tokens that came spare the router drawing them again. One that was asked to begin later
   // has not sent them all.
@@ -50,8 +52,7 @@ absl::Status StreamState::AcceptStarted(const octet::v1::Started& started, bool*
     return absl::OkStatus();
   }
   if (started.compute_digest() != started_->compute_digest()) {
-    return absl::AbortedError(
-        "the stream broke and the router that answers now serves another model");
+    return OtherVersionError(started_->compute_digest(), started.compute_digest());
   }
   if (started.seed() != started_->seed() || started.prompt_tokens() != started_->prompt_tokens()) {
     return absl::AbortedError("the stream broke and the router did not resume the same request");

@@ -23,8 +23,8 @@ class StreamState {
   octet::v1::GenerateRequest NextRequest() const;
 
   // Takes one event of the present stream and cuts from it what the caller's caller has had; true
-  // in *deliver where something is left. ABORTED: another model, seed or request resumed;
-  // DATA_LOSS: a gap, or an event out of order.
+  // in *deliver where something is left. OtherVersionError: another model resumed; ABORTED:
+  // another seed or request; DATA_LOSS: a gap, or an event out of order.
   absl::Status Accept(octet::v1::GenerateResponse& event, bool* deliver);
 
   // A new stream begins.

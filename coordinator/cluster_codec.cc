@@ -138,32 +138,55 @@ octet::v1::PlacementEvent PlacementEventToProto(const SendPlacementAction& actio
   return event;
 }
 
+namespace {
+
+octet::v1::MemberStatus MemberToProto(const MemberSnapshot& member) {
+  octet::v1::MemberStatus status;
+  status.set_id(member.record.id.value());
+  status.set_role(static_cast<octet::v1::Role>(member.record.role));
+  status.set_pid(member.record.pid);
+  status.set_address(member.record.address);
+  status.set_state(MemberStateName(member.state));
+  for (const ExpertId expert : member.experts) status.add_experts(expert.value());
+  status.set_zone(member.record.zone);
+  status.set_host(member.record.host);
+  status.set_active_epoch(member.active_epoch.value());
+  status.set_lease_left_ms(static_cast<uint64_t>(member.lease_left.ns / 1'000'000));
+  status.set_compute_digest(member.compute_digest);
+  return status;
+}
+
+}  // namespace
+
 octet::v1::StatusResponse StatusToProto(const ClusterSnapshot& snapshot,
                                         const std::map<MemberId, octet::v1::LoadReport>& loads) {
   octet::v1::StatusResponse response;
   response.set_term(snapshot.term);
-  response.set_ready(snapshot.ready);
-  response.set_rollout(snapshot.rollout);
   response.set_replication(snapshot.replication);
-  if (snapshot.model.has_value()) *response.mutable_model() = ModelToProto(*snapshot.model);
-  if (snapshot.active != nullptr) {
-    response.set_epoch(snapshot.active->epoch.value());
-    *response.mutable_placement() = PlacementToProto(*snapshot.active);
+  std::map<MemberId, const MemberSnapshot*> members;
+  for (const VersionSnapshot& version : snapshot.versions) {
+    auto* status = response.add_versions();
+    *status->mutable_model() = ModelToProto(version.model);
+    status->set_ready(version.ready);
+    status->set_rollout(version.rollout);
+    if (version.active != nullptr) *status->mutable_placement() = PlacementToProto(*version.active);
+    for (const MemberSnapshot& member : version.members) members[member.record.id] = &member;
   }
-  for (const MemberSnapshot& member : snapshot.members) {
-    const bool worker = member.record.role == MemberRole::kWorker;
+  if (response.versions_size() > 0) {
+    const octet::v1::VersionStatus& first = response.versions(0);
+    *response.mutable_model() = first.model();
+    response.set_ready(first.ready());
+    response.set_rollout(first.rollout());
+    if (first.has_placement()) {
+      response.set_epoch(first.placement().epoch());
+      *response.mutable_placement() = first.placement();
+    }
+  }
+  for (const auto& [id, member] : members) {
+    const bool worker = member->record.role == MemberRole::kWorker;
     auto* status = worker ? response.add_workers() : response.add_routers();
-    status->set_id(member.record.id.value());
-    status->set_role(static_cast<octet::v1::Role>(member.record.role));
-    status->set_pid(member.record.pid);
-    status->set_address(member.record.address);
-    status->set_state(MemberStateName(member.state));
-    for (const ExpertId expert : member.experts) status->add_experts(expert.value());
-    status->set_zone(member.record.zone);
-    status->set_host(member.record.host);
-    status->set_active_epoch(member.active_epoch.value());
-    status->set_lease_left_ms(static_cast<uint64_t>(member.lease_left.ns / 1'000'000));
-    const auto load = loads.find(member.record.id);
+    *status = MemberToProto(*member);
+    const auto load = loads.find(id);
     if (load != loads.end()) *status->mutable_load() = load->second;
   }
   return response;

@@ -18,6 +18,7 @@ namespace octet {
 
 struct SimMember {
   MemberRecord record;
+  ModelSummary model;
   MemberId id;  // 0: not registered
   uint64_t term = 0;
   uint64_t watch = 0;  // 0: none
@@ -48,15 +49,22 @@ class ClusterSim {
     state_ = std::make_unique<ClusterState>(settings_, store_, fresh_term_++, now_);
     for (auto& entry : members_) entry.second.watch = 0;
     announced_.clear();
-    last_active_ = store_.has_value() && store_->active.has_value()
-                       ? std::make_shared<const Placement>(*store_->active)
-                       : nullptr;
+    last_active_.clear();
+    if (store_.has_value()) {
+      for (const DurableVersion& version : store_->versions) {
+        if (version.active.has_value()) {
+          last_active_[version.model.compute_digest] =
+              std::make_shared<const Placement>(*version.active);
+        }
+      }
+    }
     Do(TickEvent{});
   }
 
   SimMember& Add(MemberRole role = MemberRole::kWorker, uint64_t memory_bytes = 0) {
     const uint64_t key = next_key_++;
     SimMember& member = members_[key];
+    member.model = model_;
     member.record.role = role;
     member.record.address = "host:" + std::to_string(key);
     member.record.incarnation = 1000 + key;
@@ -69,7 +77,7 @@ class ClusterSim {
     event.call = ++call_;
     event.member = member.record;
     event.member.id = member.id;
-    event.model = model_;
+    event.model = member.model;
     event.seen_term = member.seen_term;
     event.seen_epoch = member.seen_epoch;
     event.held.assign(member.held.begin(), member.held.end());
@@ -163,12 +171,18 @@ class ClusterSim {
   }
 
   const Placement* active() const { return snapshot().active.get(); }
-  ClusterSnapshot snapshot() const {
-    last_snapshot_ = state_->Snapshot(now_);
+  // Of the version that members have unless they are given another one.
+  VersionSnapshot snapshot() const { return snapshot(model_.compute_digest); }
+  // Empty if there is no such version.
+  VersionSnapshot snapshot(const std::string& digest) const {
+    last_snapshot_ = {};
+    for (VersionSnapshot& version : state_->Snapshot(now_).versions) {
+      if (version.model.compute_digest == digest) last_snapshot_ = std::move(version);
+    }
     return last_snapshot_;
   }
   MemberState StateOf(const SimMember& member) const {
-    for (const auto& shown : snapshot().members) {
+    for (const auto& shown : snapshot(member.model.compute_digest).members) {
       if (shown.record.id == member.id) return shown.state;
     }
     return MemberState::kLost;
@@ -197,6 +211,7 @@ class ClusterSim {
     for (auto& entry : members_) {
       SimMember& member = entry.second;
       if (member.watch != send.watch) continue;
+      ASSERT_EQ(member.model.compute_digest, table.compute_digest) << "a table of another version";
       if (member.up) {
         Take(member, send);
       } else {
@@ -209,13 +224,15 @@ class ClusterSim {
   // What comes into force is, expert by expert, either there already or prepared and reported.
   void CheckActivate(const SendPlacementAction& send) {
     const Placement& table = *send.placement;
-    const auto is_new = announced_.insert(table.epoch).second;
+    std::set<Epoch>& announced = announced_[table.compute_digest];
+    const auto is_new = announced.insert(table.epoch).second;
     if (!is_new) return;
-    ASSERT_EQ(*announced_.rbegin(), table.epoch) << "the epoch went back";
+    ASSERT_EQ(*announced.rbegin(), table.epoch) << "the epoch went back";
+    std::shared_ptr<const Placement>& last_active = last_active_[table.compute_digest];
     for (uint32_t e = 0; e < table.expert_replicas.size(); ++e) {
       for (const WorkerId w : table.expert_replicas[e]) {
-        if (last_active_ != nullptr) {
-          const auto& before = last_active_->expert_replicas[e];
+        if (last_active != nullptr) {
+          const auto& before = last_active->expert_replicas[e];
           if (std::find(before.begin(), before.end(), w) != before.end()) continue;
         }
         const auto report = reported_.find(MemberId(w.value()));
@@ -225,7 +242,7 @@ class ClusterSim {
         ASSERT_NE(std::find(held.begin(), held.end(), ExpertId(e)), held.end());
       }
     }
-    last_active_ = send.placement;
+    last_active = send.placement;
   }
 
   // As CoordinatorClient and a worker do.
@@ -256,9 +273,10 @@ class ClusterSim {
   absl::StatusOr<RegisterGrant> last_register_ = absl::UnknownError("none");
   std::map<MemberId, HeartbeatEvent> reported_;
   std::map<std::pair<uint64_t, uint64_t>, std::vector<std::vector<WorkerId>>> tables_;
-  std::set<Epoch> announced_;  // by the coordinator process that runs
-  std::shared_ptr<const Placement> last_active_;
-  mutable ClusterSnapshot last_snapshot_;
+  // By compute digest: epochs announced by the coordinator process that runs, and the last of them.
+  std::map<std::string, std::set<Epoch>> announced_;
+  std::map<std::string, std::shared_ptr<const Placement>> last_active_;
+  mutable VersionSnapshot last_snapshot_;
 };
 
 }  // namespace octet

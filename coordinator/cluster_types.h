@@ -11,6 +11,7 @@
 #include "core/ids.h"
 #include "core/limits.h"
 #include "core/placement.h"
+#include "core/version_limits.h"
 
 namespace octet {
 
@@ -18,6 +19,7 @@ namespace octet {
 using MemberId = Id<struct MemberTag, uint64_t>;
 
 enum class MemberRole { kRouter = 1, kWorker = 2 };
+const char* MemberRoleName(MemberRole role);
 
 enum class MemberState { kJoining, kLoading, kReady, kDraining, kLost };
 const char* MemberStateName(MemberState state);
@@ -52,17 +54,23 @@ struct MemberRecord {
 // in the same term, whatever their disks and clocks have forgotten; the bits above grow.
 inline constexpr int kTermDrawBits = 20;
 
+// One model version of those that a cluster serves side by side.
+struct DurableVersion {
+  ModelSummary model;
+  std::optional<Placement> active;
+  std::vector<MemberRecord> members;  // that are not lost
+};
+
 // What outlives a coordinator process.
 struct DurableState {
   uint64_t term = 0;  // grows with every start
   Epoch epoch;        // highest ever given out
   uint64_t next_id = 1;
-  std::optional<ModelSummary> model;
-  std::optional<Placement> active;
-  std::vector<MemberRecord> members;  // that are not lost
+  std::vector<DurableVersion> versions;  // by compute digest
 };
 
 struct ClusterSettings {
+  uint32_t versions_max = kVersionsDefault;  // served side by side
   uint32_t replication = 1;
   uint32_t extra_replicas = 0;    // for the hottest experts
   uint32_t expected_workers = 0;  // the first placement waits for so many; 0: for `settle`

@@ -288,9 +288,11 @@ void CoordinatorService::KeepLoad(MemberId id, octet::v1::LoadReport load) {
   if (loads_.size() <= kWatchersMax + kWorkersMax) return;
   // Members come and go; the reports of those forgotten go here.
   std::map<MemberId, octet::v1::LoadReport> kept;
-  for (const MemberSnapshot& member : state_.Snapshot(clock_->Now()).members) {
-    const auto found = loads_.find(member.record.id);
-    if (found != loads_.end()) kept.insert(*found);
+  for (const VersionSnapshot& version : state_.Snapshot(clock_->Now()).versions) {
+    for (const MemberSnapshot& member : version.members) {
+      const auto found = loads_.find(member.record.id);
+      if (found != loads_.end()) kept.insert(*found);
+    }
   }
   loads_ = std::move(kept);
 }

@@ -279,13 +279,31 @@ TEST_F(CoordinatorServiceTest, MembersWaitForACoordinatorThatComesLater) {
   EXPECT_TRUE(worker.client()->connected());
 }
 
-TEST_F(CoordinatorServiceTest, AnotherModelIsRefusedAndTheMemberIsTold) {
-  StartCluster(1, Options(1));
+TEST_F(CoordinatorServiceTest, AVersionTooManyIsRefusedAndTheMemberIsTold) {
+  CoordinatorOptions options = Options(1);
+  options.settings.versions_max = 1;
+  StartCluster(1, options);
   TestMember other(address_, MemberRole::kWorker, 90, 'b');
   ASSERT_TRUE(Eventually([&] { return !other.refused().ok(); }));
   EXPECT_EQ(other.refused().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(other.refused().message()), HasSubstr(std::string(64, 'b')));
   EXPECT_EQ(Status().workers_size(), 1);
+}
+
+TEST_F(CoordinatorServiceTest, TheStatusShowsTwoVersions) {
+  StartCluster(1, Options(1));
+  TestMember other(address_, MemberRole::kWorker, 90, 'b');
+  ASSERT_TRUE(Eventually([&] { return Status().workers_size() == 2; }));
+  const auto status = Status();
+  ASSERT_EQ(status.versions_size(), 2);
+  // The one that can answer comes first, and in the fields for one version.
+  EXPECT_TRUE(status.versions(0).ready());
+  EXPECT_EQ(status.model().compute_digest(), std::string(64, 'a'));
+  EXPECT_TRUE(status.ready());
+  EXPECT_FALSE(status.versions(1).ready());
+  EXPECT_EQ(status.versions(1).model().compute_digest(), std::string(64, 'b'));
+  EXPECT_EQ(status.workers(0).compute_digest(), std::string(64, 'a'));
+  EXPECT_EQ(status.workers(1).compute_digest(), std::string(64, 'b'));
 }
 
 TEST_F(CoordinatorServiceTest, DrainMovesExpertsAway) {

@@ -11,6 +11,8 @@
 namespace octet {
 namespace {
 
+constexpr char kOtherVersion[] = "OTHER_VERSION";
+
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
@@ -91,6 +93,20 @@ void AddFieldViolation(absl::Status* status, absl::string_view field,
   violation->set_field(PrintableMessage(field));
   violation->set_description(PrintableMessage(description));
   SetDetail(status, kBadRequestUrl, request);
+}
+
+absl::Status OtherVersionError(absl::string_view wanted, absl::string_view served) {
+  absl::Status status = absl::FailedPreconditionError(
+      absl::StrCat("compute_digest: the request belongs to ", wanted, ", this router serves ",
+                   served, "; ask a router of that version"));
+  SetErrorDetail(&status, kOtherVersion, {{"served", std::string(served)}});
+  return status;
+}
+
+bool IsOtherVersion(const absl::Status& status) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(status);
+  return status.code() == absl::StatusCode::kFailedPrecondition && detail.has_value() &&
+         detail->domain == kErrorDomain && detail->reason == kOtherVersion;
 }
 
 absl::Status InvalidFieldError(absl::string_view field, absl::string_view description) {

@@ -43,6 +43,10 @@ void AddFieldViolation(absl::Status* status, absl::string_view field,
 // INVALID_ARGUMENT "field: description" with the violation attached.
 absl::Status InvalidFieldError(absl::string_view field, absl::string_view description);
 
+// FAILED_PRECONDITION with reason OTHER_VERSION: `served` is not the compute digest asked for.
+absl::Status OtherVersionError(absl::string_view wanted, absl::string_view served);
+bool IsOtherVersion(const absl::Status& status);
+
 // Each reads one detail; nothing if absent or malformed (it may come from a peer).
 std::optional<ErrorDetail> GetErrorDetail(const absl::Status& status);
 std::optional<Duration> GetRetryDelay(const absl::Status& status);

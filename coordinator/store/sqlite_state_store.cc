@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -14,17 +15,27 @@
 namespace octet {
 namespace {
 
-constexpr int64_t kSchemaVersion = 1;
+constexpr uint64_t kSchemaVersion = 2;
+constexpr char kVersionTable[] =
+    "CREATE TABLE version(digest TEXT PRIMARY KEY, version TEXT NOT NULL, name TEXT NOT NULL,"
+    " experts INTEGER NOT NULL, layers INTEGER NOT NULL, expert_bytes INTEGER NOT NULL,"
+    " placement BLOB);";
 constexpr char kSchema[] =
     "CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK(one = 1), term INTEGER NOT NULL,"
-    " epoch INTEGER NOT NULL, next_id INTEGER NOT NULL, placement BLOB);"
-    "CREATE TABLE model(one INTEGER PRIMARY KEY CHECK(one = 1), digest TEXT NOT NULL,"
-    " version TEXT NOT NULL, name TEXT NOT NULL, experts INTEGER NOT NULL,"
-    " layers INTEGER NOT NULL, expert_bytes INTEGER NOT NULL);"
+    " epoch INTEGER NOT NULL, next_id INTEGER NOT NULL);"
     "CREATE TABLE member(id INTEGER PRIMARY KEY, role INTEGER NOT NULL, address TEXT NOT NULL,"
     " incarnation INTEGER NOT NULL, zone TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,"
-    " memory_bytes INTEGER NOT NULL, draining INTEGER NOT NULL);"
-    "PRAGMA user_version = 1;";
+    " memory_bytes INTEGER NOT NULL, draining INTEGER NOT NULL, digest TEXT NOT NULL);"
+    "PRAGMA user_version = 2;";
+// Schema 1 had one model, whose placement stood beside the epoch.
+constexpr char kFromSchema1[] =
+    "INSERT INTO version SELECT digest, version, name, experts, layers, expert_bytes,"
+    " (SELECT placement FROM cluster) FROM model;"
+    "DROP TABLE model;"
+    "ALTER TABLE cluster DROP COLUMN placement;"
+    "ALTER TABLE member ADD COLUMN digest TEXT NOT NULL DEFAULT '';"
+    "UPDATE member SET digest = ifnull((SELECT digest FROM version), '');"
+    "PRAGMA user_version = 2;";
 
 // A prepared statement; values are bound and read in order.
 class Statement {
@@ -89,11 +100,13 @@ class SqliteStateStore final : public StateStore {
                                             "; restore a copy, or move it away: the epoch goes on "
                                             "from what the members have seen"));
   }
-  absl::Status LoadModel(DurableState* state);
+  // All of `steps`, or nothing.
+  absl::Status Change(const std::string& steps, const char* what);
+  absl::Status LoadVersions(DurableState* state);
   absl::Status LoadMembers(DurableState* state);
   absl::Status CheckNotNewer(const DurableState& state);
   absl::Status Write(const DurableState& state);
-  absl::Status WriteMembers(const DurableState& state);
+  absl::Status WriteVersion(const DurableVersion& version);
 
   const std::string path_;
   sqlite3* const db_;
@@ -148,11 +161,9 @@ absl::Status SqliteStateStore::Prepare() {
     tables = count.Integer(0);
   }
   if (version == 0 && tables == 0) {
-    const absl::Status made =
-        Run(absl::StrCat("BEGIN IMMEDIATE;", kSchema, "COMMIT").c_str(), "creating");
-    if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
-    return made;
+    return Change(absl::StrCat(kVersionTable, kSchema), "creating");
   }
+  if (version == 1) return Change(absl::StrCat(kVersionTable, kFromSchema1), "converting");
   if (version != kSchemaVersion) {
     return Damaged(
         absl::StrCat("schema version ", version, ", this program reads ", kSchemaVersion));
@@ -160,30 +171,51 @@ absl::Status SqliteStateStore::Prepare() {
   return absl::OkStatus();
 }
 
-absl::Status SqliteStateStore::LoadModel(DurableState* state) {
-  Statement row(db_, "SELECT digest, version, name, experts, layers, expert_bytes FROM model");
-  const int code = row.Step();
-  if (code == SQLITE_DONE) return absl::OkStatus();
-  if (code != SQLITE_ROW) return Error("reading the model");
-  ModelSummary model;
-  model.compute_digest = row.Bytes(0);
-  model.model_version = row.Bytes(1);
-  model.name = row.Bytes(2);
-  if (row.Integer(3) == 0 || row.Integer(3) > kExpertsMax || row.Integer(4) > kLayersMax ||
-      !IsDigest(model.compute_digest)) {
-    return Damaged("model: values out of range");
+absl::Status SqliteStateStore::Change(const std::string& steps, const char* what) {
+  const absl::Status changed = Run(absl::StrCat("BEGIN IMMEDIATE;", steps, "COMMIT").c_str(), what);
+  if (!changed.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+  return changed;
+}
+
+absl::Status SqliteStateStore::LoadVersions(DurableState* state) {
+  Statement row(db_,
+                "SELECT digest, version, name, experts, layers, expert_bytes, placement"
+                " FROM version ORDER BY digest");
+  int code;
+  while ((code = row.Step()) == SQLITE_ROW) {
+    if (state->versions.size() >= kVersionsMax) return Damaged("more versions than there can be");
+    DurableVersion version;
+    version.model.compute_digest = row.Bytes(0);
+    version.model.model_version = row.Bytes(1);
+    version.model.name = row.Bytes(2);
+    if (row.Integer(3) == 0 || row.Integer(3) > kExpertsMax || row.Integer(4) > kLayersMax ||
+        !IsDigest(version.model.compute_digest)) {
+      return Damaged("model: values out of range");
+    }
+    version.model.experts = static_cast<uint32_t>(row.Integer(3));
+    version.model.layers = static_cast<uint32_t>(row.Integer(4));
+    version.model.expert_bytes = row.Integer(5);
+    if (!row.IsNull(6)) {
+      octet::v1::PlacementTable table;
+      if (!table.ParseFromString(row.Bytes(6))) return Damaged("placement: malformed");
+      auto placement = PlacementFromProto(table);
+      if (!placement.ok()) return Damaged(std::string(placement.status().message()));
+      if (placement->epoch > state->epoch) return Damaged("placement: newer than the epoch");
+      if (placement->expert_replicas.size() != version.model.experts) {
+        return Damaged("placement and model do not fit");
+      }
+      version.active = *std::move(placement);
+    }
+    state->versions.push_back(std::move(version));
   }
-  model.experts = static_cast<uint32_t>(row.Integer(3));
-  model.layers = static_cast<uint32_t>(row.Integer(4));
-  model.expert_bytes = row.Integer(5);
-  state->model = std::move(model);
-  return absl::OkStatus();
+  return code == SQLITE_DONE ? absl::OkStatus() : Error("reading the versions");
 }
 
 absl::Status SqliteStateStore::LoadMembers(DurableState* state) {
   Statement row(db_,
-                "SELECT id, role, address, incarnation, zone, host, pid, memory_bytes, draining"
-                " FROM member ORDER BY id");
+                "SELECT id, role, address, incarnation, zone, host, pid, memory_bytes, draining,"
+                " digest FROM member ORDER BY id");
+  size_t members = 0;
   int code;
   while ((code = row.Step()) == SQLITE_ROW) {
     MemberRecord member;
@@ -191,7 +223,7 @@ absl::Status SqliteStateStore::LoadMembers(DurableState* state) {
     const uint64_t role = row.Integer(1);
     if (role != 1 && role != 2) return Damaged("member: unknown role");
     if (member.id.value() == 0 || member.id.value() >= state->next_id ||
-        state->members.size() >= kWatchersMax + kWorkersMax) {
+        ++members > kWatchersMax + kWorkersMax) {
       return Damaged("member: id out of range");
     }
     member.role = static_cast<MemberRole>(role);
@@ -202,7 +234,12 @@ absl::Status SqliteStateStore::LoadMembers(DurableState* state) {
     member.pid = static_cast<uint32_t>(row.Integer(6));
     member.memory_bytes = row.Integer(7);
     member.draining = row.Integer(8) != 0;
-    state->members.push_back(std::move(member));
+    const std::string digest = row.Bytes(9);
+    const auto version =
+        std::find_if(state->versions.begin(), state->versions.end(),
+                     [&](const DurableVersion& v) { return v.model.compute_digest == digest; });
+    if (version == state->versions.end()) return Damaged("member: of an unknown version");
+    version->members.push_back(std::move(member));
   }
   return code == SQLITE_DONE ? absl::OkStatus() : Error("reading the members");
 }
@@ -210,7 +247,7 @@ absl::Status SqliteStateStore::LoadMembers(DurableState* state) {
 absl::StatusOr<std::optional<DurableState>> SqliteStateStore::Load() {
   DurableState state;
   {
-    Statement row(db_, "SELECT term, epoch, next_id, placement FROM cluster");
+    Statement row(db_, "SELECT term, epoch, next_id FROM cluster");
     const int code = row.Step();
     if (code == SQLITE_DONE) return std::optional<DurableState>();
     if (code != SQLITE_ROW) return Error("reading the epoch");
@@ -220,21 +257,9 @@ absl::StatusOr<std::optional<DurableState>> SqliteStateStore::Load() {
     if (state.term > 2 * kSeenMax || state.epoch.value() > 2 * kSeenMax) {
       return Damaged("term or epoch out of range");
     }
-    if (!row.IsNull(3)) {
-      octet::v1::PlacementTable table;
-      if (!table.ParseFromString(row.Bytes(3))) return Damaged("placement: malformed");
-      auto placement = PlacementFromProto(table);
-      if (!placement.ok()) return Damaged(std::string(placement.status().message()));
-      if (placement->epoch > state.epoch) return Damaged("placement: newer than the epoch");
-      state.active = *std::move(placement);
-    }
   }
-  OCTET_RETURN_IF_ERROR(LoadModel(&state));
+  OCTET_RETURN_IF_ERROR(LoadVersions(&state));
   OCTET_RETURN_IF_ERROR(LoadMembers(&state));
-  if (state.active.has_value() &&
-      (!state.model.has_value() || state.model->experts != state.active->expert_replicas.size())) {
-    return Damaged("placement and model do not fit");
-  }
   return std::optional<DurableState>(std::move(state));
 }
 
@@ -251,13 +276,23 @@ absl::Status SqliteStateStore::CheckNotNewer(const DurableState& state) {
       ", newer than term ", state.term, " epoch ", state.epoch.value(), " to be saved"));
 }
 
-absl::Status SqliteStateStore::WriteMembers(const DurableState& state) {
-  for (const MemberRecord& member : state.members) {
-    Statement insert(db_, "INSERT INTO member VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)");
+absl::Status SqliteStateStore::WriteVersion(const DurableVersion& version) {
+  const ModelSummary& model = version.model;
+  {
+    Statement insert(db_, "INSERT INTO version VALUES(?, ?, ?, ?, ?, ?, ?)");
+    insert.Bind(model.compute_digest).Bind(model.model_version).Bind(model.name);
+    insert.Bind(uint64_t{model.experts}).Bind(uint64_t{model.layers}).Bind(model.expert_bytes);
+    if (version.active.has_value()) {
+      insert.BindBlob(PlacementToProto(*version.active).SerializeAsString());
+    }
+    if (insert.Step() != SQLITE_DONE) return Error("saving the versions");
+  }
+  for (const MemberRecord& member : version.members) {
+    Statement insert(db_, "INSERT INTO member VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     insert.Bind(member.id.value()).Bind(static_cast<uint64_t>(member.role)).Bind(member.address);
     insert.Bind(member.incarnation).Bind(member.zone).Bind(member.host);
     insert.Bind(uint64_t{member.pid}).Bind(member.memory_bytes);
-    insert.Bind(uint64_t{member.draining ? 1u : 0u});
+    insert.Bind(uint64_t{member.draining ? 1u : 0u}).Bind(model.compute_digest);
     if (insert.Step() != SQLITE_DONE) return Error("saving the members");
   }
   return absl::OkStatus();
@@ -266,23 +301,16 @@ absl::Status SqliteStateStore::WriteMembers(const DurableState& state) {
 absl::Status SqliteStateStore::Write(const DurableState& state) {
   OCTET_RETURN_IF_ERROR(CheckNotNewer(state));
   OCTET_RETURN_IF_ERROR(
-      Run("DELETE FROM cluster; DELETE FROM model; DELETE FROM member", "saving"));
+      Run("DELETE FROM cluster; DELETE FROM version; DELETE FROM member", "saving"));
   {
-    Statement insert(db_, "INSERT INTO cluster VALUES(1, ?, ?, ?, ?)");
+    Statement insert(db_, "INSERT INTO cluster VALUES(1, ?, ?, ?)");
     insert.Bind(state.term).Bind(state.epoch.value()).Bind(state.next_id);
-    if (state.active.has_value()) {
-      insert.BindBlob(PlacementToProto(*state.active).SerializeAsString());
-    }
     if (insert.Step() != SQLITE_DONE) return Error("saving the epoch");
   }
-  if (state.model.has_value()) {
-    Statement insert(db_, "INSERT INTO model VALUES(1, ?, ?, ?, ?, ?, ?)");
-    insert.Bind(state.model->compute_digest).Bind(state.model->model_version);
-    insert.Bind(state.model->name).Bind(uint64_t{state.model->experts});
-    insert.Bind(uint64_t{state.model->layers}).Bind(state.model->expert_bytes);
-    if (insert.Step() != SQLITE_DONE) return Error("saving the model");
+  for (const DurableVersion& version : state.versions) {
+    OCTET_RETURN_IF_ERROR(WriteVersion(version));
   }
-  return WriteMembers(state);
+  return absl::OkStatus();
 }
 
 absl::Status SqliteStateStore::Save(const DurableState& state) {

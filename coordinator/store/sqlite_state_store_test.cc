@@ -42,11 +42,11 @@ DurableState Sample(uint64_t term, uint64_t epoch, size_t workers = 2) {
   DurableState state;
   state.term = term;
   state.epoch = Epoch(epoch);
-  state.next_id = workers + 1;
-  state.model = ModelSummary{std::string(64, 'd'), "v2", "tiny", 3, 2, 12345};
+  DurableVersion version;
+  version.model = ModelSummary{std::string(64, 'd'), "v2", "tiny", 3, 2, 12345};
   Placement placement;
   placement.epoch = Epoch(epoch);
-  placement.compute_digest = state.model->compute_digest;
+  placement.compute_digest = version.model.compute_digest;
   placement.model_version = "v2";
   for (uint64_t id = 1; id <= workers; ++id) {
     MemberRecord member;
@@ -59,11 +59,19 @@ DurableState Sample(uint64_t term, uint64_t epoch, size_t workers = 2) {
     member.pid = 77;
     member.memory_bytes = UINT64_MAX;
     member.draining = id == 1;
-    state.members.push_back(member);
+    version.members.push_back(member);
   }
   placement.workers = {{WorkerId(1), "host:1001"}};
   placement.expert_replicas = {{WorkerId(1)}, {}, {WorkerId(1)}};
-  state.active = placement;
+  version.active = placement;
+  DurableVersion next;
+  next.model = ModelSummary{std::string(64, 'e'), "v3", "tiny", 4, 2, 1};
+  MemberRecord first;
+  first.id = MemberId(workers + 1);
+  first.address = "next:1";
+  next.members = {first};
+  state.next_id = workers + 2;
+  state.versions = {version, next};
   return state;
 }
 
@@ -71,12 +79,17 @@ void ExpectEqual(const DurableState& a, const DurableState& b) {
   EXPECT_EQ(a.term, b.term);
   EXPECT_EQ(a.epoch, b.epoch);
   EXPECT_EQ(a.next_id, b.next_id);
-  EXPECT_EQ(a.model, b.model);
-  EXPECT_TRUE(a.members == b.members);
-  ASSERT_EQ(a.active.has_value(), b.active.has_value());
-  if (!a.active.has_value()) return;
-  EXPECT_EQ(a.active->epoch, b.active->epoch);
-  EXPECT_EQ(a.active->expert_replicas, b.active->expert_replicas);
+  ASSERT_EQ(a.versions.size(), b.versions.size());
+  for (size_t i = 0; i < a.versions.size(); ++i) {
+    const DurableVersion& of_a = a.versions[i];
+    const DurableVersion& of_b = b.versions[i];
+    EXPECT_EQ(of_a.model, of_b.model);
+    EXPECT_TRUE(of_a.members == of_b.members);
+    ASSERT_EQ(of_a.active.has_value(), of_b.active.has_value());
+    if (!of_a.active.has_value()) continue;
+    EXPECT_EQ(of_a.active->epoch, of_b.active->epoch);
+    EXPECT_EQ(of_a.active->expert_replicas, of_b.active->expert_replicas);
+  }
 }
 
 TEST_F(SqliteStateStoreTest, EmptyThenSavedThenReopened) {
@@ -143,11 +156,12 @@ TEST_F(SqliteStateStoreTest, ADamagedPageIsDataLoss) {
 
 // Every value of a valid file that does not make sense is refused with a reason.
 TEST_F(SqliteStateStoreTest, NonsenseValuesAreDataLoss) {
-  for (const char* sql : {"UPDATE member SET role = 9", "UPDATE member SET id = 100 WHERE id = 1",
-                          "UPDATE model SET experts = 100000", "UPDATE model SET digest = 'x'",
-                          "UPDATE cluster SET placement = x'ffff'", "UPDATE cluster SET epoch = 0",
-                          "UPDATE cluster SET term = -1", "DELETE FROM model", "DROP TABLE member",
-                          "PRAGMA user_version = 9"}) {
+  for (const char* sql :
+       {"UPDATE member SET role = 9", "UPDATE member SET id = 100 WHERE id = 1",
+        "UPDATE version SET experts = 100000", "UPDATE version SET digest = digest || 'x'",
+        "UPDATE version SET placement = x'ffff'", "UPDATE cluster SET epoch = 0",
+        "UPDATE cluster SET term = -1", "DELETE FROM version", "DROP TABLE member",
+        "PRAGMA user_version = 9"}) {
     std::filesystem::remove_all(dir_);
     std::filesystem::create_directories(dir_);
     { ASSERT_TRUE(Open()->Save(Sample(1, 1)).ok()); }

@@ -214,6 +214,9 @@ absl::Status ResolveResumeTokens(const octet::v1::GenerateRequest& request,
 absl::StatusOr<GenerationRequest> ResolveGenerateRequest(const octet::v1::GenerateRequest& request,
                                                          const ServedModel& model,
                                                          const RequestDraws& draws) {
+  if (request.has_compute_digest() && request.compute_digest() != model.identity().compute_digest) {
+    return OtherVersionError(request.compute_digest(), model.identity().compute_digest);
+  }
   GenerationRequest out;
   out.client_request_id = request.has_request_id() ? request.request_id() : draws.request_id;
   const size_t id_bytes = out.client_request_id.size();

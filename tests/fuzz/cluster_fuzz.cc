@@ -2,6 +2,7 @@
 // given to the state machine. Whatever they say, epochs and terms never go back and a placement
 // fits its model.
 // Links: octet_coordinator_codec octet_coordinator_core
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -83,8 +84,12 @@ class Story {
     for (const auto& action : actions) {
       const auto* sent = std::get_if<octet::SendPlacementAction>(&action);
       if (sent == nullptr || sent->placement == nullptr) continue;
-      OCTET_CHECK(snapshot.model.has_value());
-      OCTET_CHECK(sent->placement->expert_replicas.size() == snapshot.model->experts);
+      const auto version = std::find_if(
+          snapshot.versions.begin(), snapshot.versions.end(), [&](const auto& candidate) {
+            return candidate.model.compute_digest == sent->placement->compute_digest;
+          });
+      OCTET_CHECK(version != snapshot.versions.end());
+      OCTET_CHECK(sent->placement->expert_replicas.size() == version->model.experts);
       OCTET_CHECK(sent->placement->epoch <= state_.epoch());
     }
     octet::StatusToProto(snapshot, {});

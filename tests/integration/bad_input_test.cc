@@ -96,7 +96,8 @@ TEST_F(BadInputTest, RouterOfAnotherModelIsToldSo) {
   const TemporaryDirectory other_directory;
   const std::string second =
       PackTestModel(other_directory.path(), {"--experts", "int8", "--attention", "f32"});
-  ChildProcess coordinator({OctetBinary(), "coordinator", "--listen", "127.0.0.1:0"});
+  ChildProcess coordinator(
+      {OctetBinary(), "coordinator", "--listen", "127.0.0.1:0", "--versions-max", "1"});
   const std::string mark = "listening on ";
   ASSERT_TRUE(coordinator.WaitForOutput(mark, kCommandMs));
   ASSERT_TRUE(PollUntil([&] { return coordinator.StderrText().find(mark) != std::string::npos; },

@@ -163,7 +163,9 @@ std::string Cluster::Unfinished() const {
   }
   const Coordinator* const coordinator = coordinators_[0].get();
   if (coordinator == nullptr || coordinators_[1] != nullptr) return "not one coordinator";
-  const ClusterSnapshot snapshot = coordinator->Snapshot();
+  const ClusterSnapshot cluster = coordinator->Snapshot();
+  if (cluster.versions.empty()) return "no member";
+  const VersionSnapshot& snapshot = cluster.versions.front();
   if (snapshot.active == nullptr) return "no placement";
   if (!snapshot.rollout.empty()) return snapshot.rollout;
   // Round-robin over the experts shows that a budget for so many is enough for all of them.

@@ -55,7 +55,7 @@ void Coordinator::Heartbeat(HeartbeatEvent event, HeartbeatDone done) {
   if (bug_.activate_unprepared) {
     event.prepared_epoch = Epoch(UINT64_MAX);
     event.held.clear();
-    const uint32_t experts = state_->Snapshot(world_->Now()).model->experts;
+    const uint32_t experts = state_->Snapshot(world_->Now()).versions.front().model.experts;
     for (uint32_t e = 0; e < experts; ++e) event.held.emplace_back(e);
   }
   heartbeats_[event.call] = std::move(done);

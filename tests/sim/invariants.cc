@@ -28,7 +28,12 @@ void Invariants::OnSend(const SendPlacementAction& send, MemberId, const Disk& d
         absl::StrCat("two tables of epoch ", table.epoch.value(), " and term ", send.term));
   }
   if (send.phase != PlacementPhase::kActivate) return;
-  if (!saved->active.has_value() || saved->active->epoch < table.epoch) {
+  const auto& versions = saved->versions;
+  const auto version = std::find_if(versions.begin(), versions.end(), [&](const auto& candidate) {
+    return candidate.model.compute_digest == table.compute_digest;
+  });
+  if (version == versions.end() || !version->active.has_value() ||
+      version->active->epoch < table.epoch) {
     return world_->Fail(
         absl::StrCat("epoch ", table.epoch.value(), " was activated before it was saved"));
   }

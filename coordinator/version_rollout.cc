@@ -1,11 +1,11 @@
-// The part of ClusterState that plans, prepares and activates placements.
+// The part of VersionState that plans, prepares and activates placements.
 #include <algorithm>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "coordinator/cluster_state.h"
+#include "coordinator/version_state.h"
 #include "core/check.h"
 #include "core/rebalance_limits.h"
 
@@ -28,50 +28,50 @@ std::vector<PlacedWorker> NamedWorkers(const std::vector<std::vector<WorkerId>>&
 
 }  // namespace
 
-void ClusterState::RequestPlan(MonotonicTime at) {
+void VersionState::RequestPlan(MonotonicTime at) {
   plan_at_ = plan_at_.has_value() ? std::min(*plan_at_, at) : at;
   plan_for_load_ = false;
 }
 
-bool ClusterState::MayPlan() const {
-  if (!model_.has_value() || rollout_.has_value()) return false;
-  if (!plan_at_.has_value() || now_ < *plan_at_) return false;
+bool VersionState::MayPlan() const {
+  if (rollout_.has_value()) return false;
+  if (!plan_at_.has_value() || now() < *plan_at_) return false;
   const size_t live = LiveWorkers();
   const bool all_here = settings_.expected_workers > 0 && live >= settings_.expected_workers;
   const bool all_confirmed = std::all_of(members_.begin(), members_.end(), [](const auto& entry) {
     return entry.second.lost || entry.second.confirmed || !entry.second.is_worker();
   });
-  if (now_ < plan_not_before_ && !(all_here && all_confirmed) &&
+  if (now() < plan_not_before_ && !(all_here && all_confirmed) &&
       !(all_confirmed && !force_epoch_)) {
     return false;
   }
   if (active_ != nullptr) return true;
   if (all_here) return true;
   const Duration wait = settings_.expected_workers > 0 ? settings_.expected_wait : settings_.settle;
-  return now_ >= last_join_ + wait;
+  return now() >= last_join_ + wait;
 }
 
 // Empty while there is too little to judge.
-std::vector<uint64_t> ClusterState::WindowRows() const {
-  std::vector<uint64_t> rows = load_.Rows(model_->experts, now_);
+std::vector<uint64_t> VersionState::WindowRows() const {
+  std::vector<uint64_t> rows = load_.Rows(model_.experts, now());
   const uint64_t total = std::accumulate(rows.begin(), rows.end(), uint64_t{0});
   if (total < kRebalanceRowsMin * rows.size()) rows.clear();
   return rows;
 }
 
-void ClusterState::ConsiderLoad() {
-  if (settings_.extra_replicas == 0 || now_ < consider_load_at_) return;
-  consider_load_at_ = now_ + Duration::Millis(kRebalanceMs);
+void VersionState::ConsiderLoad() {
+  if (settings_.extra_replicas == 0 || now() < consider_load_at_) return;
+  consider_load_at_ = now() + Duration::Millis(kRebalanceMs);
   if (active_ == nullptr || rollout_.has_value() || plan_at_.has_value()) return;
   if (WindowRows().empty()) return;
-  RequestPlan(now_);
+  RequestPlan(now());
   plan_for_load_ = true;
 }
 
-PlannerInput ClusterState::MakePlannerInput(Placement* previous) const {
+PlannerInput VersionState::MakePlannerInput(Placement* previous) const {
   PlannerInput input;
-  input.experts = model_->experts;
-  input.expert_bytes = model_->expert_bytes;
+  input.experts = model_.experts;
+  input.expert_bytes = model_.expert_bytes;
   input.replication = settings_.replication;
   input.extra_replicas = settings_.extra_replicas;
   if (active_ != nullptr) *previous = *active_;
@@ -102,7 +102,7 @@ PlannerInput ClusterState::MakePlannerInput(Placement* previous) const {
 
 // An expert that no worker has room for stays where it is: on a draining worker, or on a lost one
 // that may still be reachable for routers.
-void ClusterState::KeepLastReplicas(PlacementPlan* plan) const {
+void VersionState::KeepLastReplicas(PlacementPlan* plan) const {
   if (active_ == nullptr) return;
   for (const ExpertId expert : plan->unplaced) {
     if (expert.value() >= active_->expert_replicas.size()) continue;
@@ -116,23 +116,23 @@ void ClusterState::KeepLastReplicas(PlacementPlan* plan) const {
   }
 }
 
-bool ClusterState::SameAsActive(const PlacementPlan& plan) const {
+bool VersionState::SameAsActive(const PlacementPlan& plan) const {
   return active_ != nullptr && active_->expert_replicas == plan.expert_replicas;
 }
 
-void ClusterState::WarnOfShortage(const PlacementPlan& plan) {
+void VersionState::WarnOfShortage(const PlacementPlan& plan) {
   if (!plan.unplaced.empty()) {
     Log(LogLevel::kWarning,
-        absl::StrCat("no worker has room for ", plan.unplaced.size(), " of ", model_->experts,
-                     " experts (", model_->expert_bytes, " bytes each): add a worker"));
+        absl::StrCat("no worker has room for ", plan.unplaced.size(), " of ", model_.experts,
+                     " experts (", model_.expert_bytes, " bytes each): add a worker"));
   } else if (!plan.under_replicated.empty()) {
-    Log(LogLevel::kWarning, absl::StrCat(plan.under_replicated.size(), " of ", model_->experts,
+    Log(LogLevel::kWarning, absl::StrCat(plan.under_replicated.size(), " of ", model_.experts,
                                          " experts have fewer replicas than asked for (",
                                          settings_.replication, "): no room"));
   }
 }
 
-void ClusterState::PlanIfDue() {
+void VersionState::PlanIfDue() {
   if (!MayPlan()) return;
   plan_at_.reset();
   Placement previous;
@@ -159,35 +159,40 @@ void ClusterState::PlanIfDue() {
   StartRollout(*plan);
 }
 
-void ClusterState::StartRollout(const PlacementPlan& plan) {
+Epoch VersionState::NextEpoch() {
+  ledger_->epoch = Epoch(ledger_->epoch.value() + 1);
+  return ledger_->epoch;
+}
+
+void VersionState::StartRollout(const PlacementPlan& plan) {
   auto target = std::make_shared<Placement>();
-  epoch_ = Epoch(epoch_.value() + 1);
-  durable_changed_ = true;
+  epoch_ = NextEpoch();
+  ledger_->durable_changed = true;
   target->epoch = epoch_;
-  target->compute_digest = model_->compute_digest;
-  target->model_version = model_->model_version;
+  target->compute_digest = model_.compute_digest;
+  target->model_version = model_.model_version;
   target->expert_replicas = plan.expert_replicas;
   std::map<WorkerId, std::string> addresses;
   for (const auto& entry : members_) {
     addresses[entry.second.worker_id()] = entry.second.record.address;
   }
   target->workers = NamedWorkers(target->expert_replicas, addresses);
-  rollout_ = Rollout{target, now_ + settings_.prepare};
-  consider_load_at_ = now_ + Duration::Millis(kRebalancePauseMs);
+  rollout_ = Rollout{target, now() + settings_.prepare};
+  consider_load_at_ = now() + Duration::Millis(kRebalancePauseMs);
   Log(LogLevel::kInfo,
       absl::StrCat("preparing epoch ", epoch_.value(), ": ", target->workers.size(), " workers, ",
                    plan.loads, " experts to load"));
   Announce(PlacementPhase::kPrepare, target);
 }
 
-bool ClusterState::Prepared(const Member& member, const Placement& table) const {
+bool VersionState::Prepared(const Member& member, const Placement& table) const {
   if (member.prepared_epoch < table.epoch) return false;
   const std::vector<ExpertId> experts = ExpertsOf(table, member.worker_id());
   return std::all_of(experts.begin(), experts.end(),
                      [&](ExpertId e) { return member.held.count(e) > 0; });
 }
 
-void ClusterState::AdvanceRollout() {
+void VersionState::AdvanceRollout() {
   if (!rollout_) return;
   const std::shared_ptr<const Placement> target = rollout_->target;
   Member* late = nullptr;
@@ -203,28 +208,28 @@ void ClusterState::AdvanceRollout() {
   if (late == nullptr) {
     rollout_.reset();
     Activate(target);
-  } else if (now_ >= rollout_->deadline) {
+  } else if (now() >= rollout_->deadline) {
     Freeze(*late, absl::StrCat("not prepared within ", settings_.prepare.millis(), " ms"));
   }
 }
 
-void ClusterState::AbortRollout(const std::string& why) {
+void VersionState::AbortRollout(const std::string& why) {
   if (!rollout_) return;
   const std::shared_ptr<const Placement> target = rollout_->target;
   rollout_.reset();
   Log(LogLevel::kWarning, absl::StrCat("epoch ", target->epoch.value(), " will not come: ", why));
   Announce(PlacementPhase::kAbort, target);
-  RequestPlan(now_);
+  RequestPlan(now());
 }
 
-void ClusterState::Freeze(Member& member, const std::string& why) {
+void VersionState::Freeze(Member& member, const std::string& why) {
   member.frozen = true;
-  member.frozen_until = now_ + settings_.freeze;
+  member.frozen_until = now() + settings_.freeze;
   AbortRollout(absl::StrCat("worker ", member.record.id.value(), " failed to prepare: ", why));
 }
 
 // True when the table in force gives a worker something that it says it does not have.
-bool ClusterState::Repairs(const Member& member) const {
+bool VersionState::Repairs(const Member& member) const {
   if (active_ == nullptr || rollout_ || member.frozen || member.record.draining) return false;
   if (member.active_epoch < active_->epoch) return false;
   const std::vector<ExpertId> experts = ExpertsOf(*active_, member.worker_id());
@@ -232,7 +237,7 @@ bool ClusterState::Repairs(const Member& member) const {
                      [&](ExpertId e) { return member.held.count(e) == 0; });
 }
 
-void ClusterState::Shrink(const Member& member) {
+void VersionState::Shrink(const Member& member) {
   auto table = std::make_shared<Placement>(*active_);
   const WorkerId id = member.worker_id();
   bool changed = false;
@@ -248,21 +253,21 @@ void ClusterState::Shrink(const Member& member) {
   if (!changed) return;
   const bool stays = !ExpertsOf(*table, id).empty();
   if (!stays) std::erase_if(table->workers, [&](const PlacedWorker& w) { return w.id == id; });
-  epoch_ = Epoch(epoch_.value() + 1);
+  epoch_ = NextEpoch();
   table->epoch = epoch_;
   Activate(table);
 }
 
-void ClusterState::Activate(std::shared_ptr<const Placement> placement) {
+void VersionState::Activate(std::shared_ptr<const Placement> placement) {
   active_ = std::move(placement);
-  durable_changed_ = true;
+  ledger_->durable_changed = true;
   Log(LogLevel::kInfo,
       absl::StrCat("epoch ", active_->epoch.value(), " is active: ", active_->workers.size(),
                    " workers", active_->Complete() ? "" : ", some experts have no replica"));
   Announce(PlacementPhase::kActivate, active_);
 }
 
-void ClusterState::Announce(PlacementPhase phase,
+void VersionState::Announce(PlacementPhase phase,
                             const std::shared_ptr<const Placement>& placement) {
   for (const auto& entry : watches_) {
     const Member* member = Find(entry.second.member);
@@ -273,13 +278,13 @@ void ClusterState::Announce(PlacementPhase phase,
   }
 }
 
-void ClusterState::SendTo(uint64_t watch, PlacementPhase phase,
+void VersionState::SendTo(uint64_t watch, PlacementPhase phase,
                           std::shared_ptr<const Placement> placement) {
   if (phase == PlacementPhase::kActivate) watches_[watch].activated = placement->epoch;
-  out_.push_back(SendPlacementAction{watch, term_, phase, std::move(placement)});
+  ledger_->out.push_back(SendPlacementAction{watch, ledger_->term, phase, std::move(placement)});
 }
 
-MemberState ClusterState::StateOf(const Member& member) const {
+MemberState VersionState::StateOf(const Member& member) const {
   if (member.lost) return MemberState::kLost;
   if (member.record.draining) return MemberState::kDraining;
   if (!member.confirmed) return MemberState::kJoining;
@@ -297,21 +302,20 @@ MemberState ClusterState::StateOf(const Member& member) const {
   return MemberState::kJoining;
 }
 
-ClusterSnapshot ClusterState::Snapshot(MonotonicTime now) const {
-  ClusterSnapshot snapshot;
-  snapshot.term = term_;
+VersionSnapshot VersionState::Snapshot(MonotonicTime at) const {
+  VersionSnapshot snapshot;
   snapshot.model = model_;
   snapshot.active = active_;
-  snapshot.replication = settings_.replication;
   std::set<WorkerId> serving;
   bool routed = false;
   for (const auto& entry : members_) {
     const Member& member = entry.second;
-    MemberSnapshot shown{member.record, StateOf(member), {}, member.active_epoch, Duration{}};
+    MemberSnapshot shown{
+        member.record, model_.compute_digest, StateOf(member), {}, member.active_epoch, Duration{}};
     if (active_ != nullptr && member.is_worker()) {
       shown.experts = ExpertsOf(*active_, member.worker_id());
     }
-    if (!member.lost) shown.lease_left = std::max(Duration{}, member.lease_until - now);
+    if (!member.lost) shown.lease_left = std::max(Duration{}, member.lease_until - at);
     if (shown.state == MemberState::kReady) {
       if (member.is_worker()) serving.insert(member.worker_id());
       routed = routed || !member.is_worker();

@@ -17,51 +17,16 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
-#include "core/crc32c.h"
 #include "core/kv_tier_limits.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/mutex.h"
+#include "router/kv_tier_block.h"
 
 namespace octet {
 namespace {
 
-constexpr uint64_t kMagic = 0x31564b544554434f;  // "OCTETKV1"
 constexpr char kSuffix[] = ".kv";
-
-// What a file begins with; the block follows. No padding.
-struct Header {
-  uint64_t magic = kMagic;
-  uint64_t block_bytes = 0;
-  Digest key{};
-  Digest previous{};
-  TokenId tokens[kKvBlockPositions] = {};
-  uint32_t data_checksum = 0;
-  uint32_t header_checksum = 0;  // of all before it
-};
-static_assert(sizeof(Header) == 8 + 8 + 32 + 32 + 4 * kKvBlockPositions + 8);
-
-uint32_t ChecksumOf(const Header& header) {
-  return Crc32c(&header, offsetof(Header, header_checksum));
-}
-
-Header HeaderOf(const KvTierKey& key, size_t block_bytes, const uint8_t* data) {
-  Header header;
-  header.block_bytes = block_bytes;
-  header.key = key.key;
-  header.previous = key.previous;
-  std::copy(key.tokens.begin(), key.tokens.end(), header.tokens);
-  header.data_checksum = Crc32c(data, block_bytes);
-  header.header_checksum = ChecksumOf(header);
-  return header;
-}
-
-bool Fits(const Header& header, const KvTierKey& key, size_t block_bytes) {
-  return header.magic == kMagic && header.block_bytes == block_bytes && header.key == key.key &&
-         header.previous == key.previous &&
-         std::equal(key.tokens.begin(), key.tokens.end(), header.tokens) &&
-         header.header_checksum == ChecksumOf(header);
-}
 
 // An open file, closed at the end.
 class File {
@@ -166,7 +131,7 @@ absl::StatusOr<std::unique_ptr<KvTier>> KvTier::Open(const KvTierOptions& option
     return absl::UnavailableError(
         absl::StrCat("kv_tier_dir: ", options.directory, " can't be written"));
   }
-  const uint64_t file_bytes = options.block_bytes + sizeof(Header);
+  const uint64_t file_bytes = options.block_bytes + sizeof(KvTierHeader);
   if (options.bytes_max < file_bytes) {
     return absl::InvalidArgumentError(absl::StrCat("kv_tier_bytes: ", options.bytes_max,
                                                    " is less than one block, which takes ",
@@ -256,12 +221,12 @@ std::optional<std::vector<uint8_t>> KvTier::Impl::ReadBlock(const KvTierKey& key
   const std::string path = PathOf(key.key);
   const File file(path, O_RDONLY);
   if (!file.is_open()) return std::nullopt;
-  Header header;
+  KvTierHeader header;
   std::vector<uint8_t> data(options.block_bytes);
   uint8_t beyond = 0;
-  const bool good = file.Read(&header, sizeof(header)) && Fits(header, key, data.size()) &&
+  const bool good = file.Read(header.data(), header.size()) &&
                     file.Read(data.data(), data.size()) && !file.Read(&beyond, 1) &&
-                    Crc32c(data.data(), data.size()) == header.data_checksum;
+                    IsKvTierBlock(header, data, key);
   if (good) {
     (void)futimens(file.fd(), nullptr);  // used just now
     return data;
@@ -279,15 +244,15 @@ void KvTier::Impl::WriteBlock(const Writing& writing) {
   const std::string path = PathOf(writing.key.key);
   // Another router was faster. Where one file was damaged others may be: all are written anew.
   if (!damage_seen && access(path.c_str(), F_OK) == 0) return;
-  const uint64_t file_bytes = sizeof(Header) + writing.data.size();
+  const uint64_t file_bytes = sizeof(KvTierHeader) + writing.data.size();
   if (bytes + file_bytes > options.bytes_max) MakeRoom();
   const std::string unfinished =
       absl::StrCat(options.directory, "/.", getpid(), "-", ++files_made, ".tmp");
   bool written = false;
   {
     const File file(unfinished, O_WRONLY | O_CREAT | O_EXCL);
-    const Header header = HeaderOf(writing.key, writing.data.size(), writing.data.data());
-    written = file.is_open() && file.Write(&header, sizeof(header)) &&
+    const KvTierHeader header = KvTierHeaderOf(writing.key, writing.data);
+    written = file.is_open() && file.Write(header.data(), header.size()) &&
               file.Write(writing.data.data(), writing.data.size());
   }
   written = written && rename(unfinished.c_str(), path.c_str()) == 0;
@@ -323,7 +288,7 @@ void KvTier::Impl::MakeRoom() {
     bytes += file.bytes;
     found.push_back(std::move(file));
   }
-  const uint64_t file_bytes = sizeof(Header) + options.block_bytes;
+  const uint64_t file_bytes = sizeof(KvTierHeader) + options.block_bytes;
   if (bytes + file_bytes <= options.bytes_max) return;
   std::sort(found.begin(), found.end(),
             [](const Found& a, const Found& b) { return a.used < b.used; });

@@ -13,18 +13,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/ids.h"
-#include "core/sha256.h"
+#include "router/kv_tier_block.h"
 
 namespace octet {
-
-// Names a block: its key (block_pool.h), which follows from the two others, and is compared with
-// them when the block is read.
-struct KvTierKey {
-  Digest key{};
-  Digest previous{};
-  std::vector<TokenId> tokens;  // kKvBlockPositions
-};
 
 // The bytes of a block that was read, which copies share. They count against kKvTierStagedBytesMax
 // while the last copy lives.

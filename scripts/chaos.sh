@@ -2,7 +2,7 @@
 # Faults on the processes of a real cluster under load, in their long form: prints what the streams
 # saw of each. docs/reliability.md has the figures. About 20 minutes in all.
 #   scripts/chaos.sh [SCENARIO ...]     kill stop partition rejoin last_replica coordinator throughput
-#                                       router overload
+#                                       router overload upgrade
 # As root for partitions (network namespaces) and throughput (CPU quotas). ROUNDS changes the number
 # of faults of each scenario, SEED the victims and moments, MODEL the model (a packed directory).
 # Exit status 0 only if no request failed and no token changed.
@@ -21,7 +21,7 @@ run() {
   [ $status = 0 ] || [ $status = 77 ] || failed=1
 }
 scenarios=("$@")
-[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput router overload)
+[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput router overload upgrade)
 grep -m1 "model name" /proc/cpuinfo | sed 's/.*: /CPU: /'
 for scenario in "${scenarios[@]}"; do
   case $scenario in
@@ -49,6 +49,18 @@ for scenario in "${scenarios[@]}"; do
       run router 10 "${context[@]}"
       run router 10 "${context[@]}" --up-flag=--kv-tier-dir="$tier" --up-flag=--kv-tier-bytes=4GiB
       rm -rf "$tier"
+      ;;
+    upgrade)
+      # Two versions of the same test model: other weight formats, so other digests and tokens.
+      packages=$(mktemp -d)
+      source=tests/golden/models/mixtral-gqa4-bf16
+      build/octet pack "$source" "$packages/first" --experts int4 --group 64 >/dev/null
+      build/octet pack "$source" "$packages/next" --experts int8 >/dev/null
+      for transport in grpc shm; do
+        MODEL=$packages/first run upgrade 2 --transport $transport --routers 2 \
+          --next-model "$packages/next"
+      done
+      rm -rf "$packages"
       ;;
     overload) run overload 1 --outage-ms 60000 --tokens 64 ;;
     *)

@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Runs every libFuzzer target for some seconds with AddressSanitizer and UBSan.
-#   scripts/fuzz.sh [SECONDS_EACH [TARGET...]]        default: 60 seconds, all targets
+# Runs libFuzzer targets with AddressSanitizer and UBSan.
+#   scripts/fuzz.sh [SECONDS_EACH [TARGET...]]      default: 60 seconds, all targets
+#   scripts/fuzz.sh --runs COUNT [TARGET...]        until each has run so often, over all calls
 # Starts from the committed corpus; what is found new stays in build-fuzz/corpus/<name>, crashes in
-# build-fuzz/crashes. Exit status: 1 after a crash, 77 if clang or its runtime is missing.
+# build-fuzz/crashes, executions so far in build-fuzz/counts/<name>. Exit status: 1 after a crash, 77
+# if clang or its runtime is missing.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 . scripts/packages.sh
 
-seconds=${1:-60}
-shift || true
+seconds=60
+runs=0
+if [ "${1:-}" = --runs ]; then
+  runs=${2:?--runs needs a number}
+  shift 2
+elif [ $# -gt 0 ]; then
+  seconds=$1
+  shift
+fi
 if ! command -v clang++-14 >/dev/null; then
   [ "$(id -u)" -eq 0 ] && install_packages build fuzz
 fi
@@ -23,18 +32,45 @@ cmake -G Ninja -B build-fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DOCTET_FUZZ=ON \
   -DCMAKE_CXX_COMPILER=clang++-14 -DCMAKE_CXX_FLAGS=-fsanitize=fuzzer-no-link >/dev/null || exit 1
 cmake --build build-fuzz -j"$(nproc)" --target "${targets[@]}" || exit 1
 
-mkdir -p build-fuzz/crashes
+mkdir -p build-fuzz/crashes build-fuzz/counts
 failed=0
+
+# fuzz NAME FLAGS...: runs a target and adds what it executed to its count.
+fuzz() {
+  local name=$1 log=build-fuzz/counts/$1.log status=0 done
+  shift
+  mkdir -p "build-fuzz/corpus/$name"
+  build-fuzz/tests/fuzz/"fuzz_$name" "$@" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
+    -verbosity=0 -artifact_prefix="build-fuzz/crashes/$name-" \
+    "build-fuzz/corpus/$name" "tests/fuzz/corpus/$name" >"$log" 2>&1 || status=$?
+  done=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  echo $(($(cat "build-fuzz/counts/$name" 2>/dev/null || echo 0) + ${done:-0})) \
+    >"build-fuzz/counts/$name"
+  if [ $status -ne 0 ]; then
+    tail -40 "$log"
+    failed=1
+  fi
+  return $status
+}
+
+# Long inputs reach nothing more and take their time; a chunk of runs is what an interruption loses.
+length_max=4096
+chunk=500000
 for source in tests/fuzz/*_fuzz.cc; do
   name=$(basename "$source" _fuzz.cc)
   if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
-  mkdir -p "build-fuzz/corpus/$name"
-  echo "=== fuzz_$name, $seconds s"
-  if ! build-fuzz/tests/fuzz/"fuzz_$name" -max_total_time="$seconds" -timeout=10 \
-    -rss_limit_mb=4096 -max_len=65536 -print_final_stats=1 -verbosity=0 \
-    -artifact_prefix="build-fuzz/crashes/$name-" \
-    "build-fuzz/corpus/$name" "tests/fuzz/corpus/$name"; then
-    failed=1
+  began=$SECONDS
+  if [ "$runs" -eq 0 ]; then
+    echo "=== fuzz_$name, $seconds s"
+    fuzz "$name" -max_total_time="$seconds" -max_len=65536
+  else
+    while count=$(cat "build-fuzz/counts/$name" 2>/dev/null || echo 0) && [ "$count" -lt "$runs" ]; do
+      left=$((runs - count))
+      fuzz "$name" -runs=$((left < chunk ? left : chunk)) -max_len=$length_max || break
+    done
   fi
+  printf '%-18s %12s executions in all, %5d s now, corpus %d\n' "$name" \
+    "$(cat "build-fuzz/counts/$name" 2>/dev/null || echo 0)" $((SECONDS - began)) \
+    "$(find "build-fuzz/corpus/$name" -type f | wc -l)"
 done
 exit $failed

@@ -78,6 +78,7 @@ absl::Status ChaosCluster::StartStreams() {
   load.prompt_tokens = options_.prompt_tokens;
   load.fresh = options_.fresh;
   load.client.attempts_max = 30;
+  load.other_versions = options_.other_versions;
   OCTET_ASSIGN_OR_RETURN(load_, StreamLoad::Start(address_, load));
   result_.reference_digest = load_->ReferenceDigest();
   load_->Run();

@@ -24,6 +24,7 @@ const std::map<std::string, Scenario>& Scenarios() {
                                           {"throughput", MeasureThroughput},
                                           {"partition", PartitionWorkers},
                                           {"router", KillRouters},
+                                          {"upgrade", UpgradeCluster},
                                           {"overload", Overload}};
   return *scenarios;
 }
@@ -62,6 +63,8 @@ int Main(int argc, char** argv) {
   for (const auto& entry : Scenarios()) names.push_back(entry.first);
   app.add_option("--scenario", scenario, "What to do")->check(CLI::IsMember(names));
   app.add_option("--model", options.model, "Packed directory; default: the embedded model");
+  app.add_option("--next-model", options.next_model,
+                 "Packed directory of the version that upgrade moves to");
   app.add_option("--transport", options.transport)->check(CLI::IsMember({"grpc", "shm"}));
   app.add_option("--rounds", options.rounds, "Faults")->check(CLI::Range(1, 100'000));
   app.add_option("--seed", options.seed, "Of victims and moments");

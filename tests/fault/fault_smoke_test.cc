@@ -46,6 +46,17 @@ TEST_P(FaultSmokeTest, ACoordinatorThatIsLostWithItsStore) {
   options_.rounds = 1;
   ExpectUnharmed(LoseCoordinator(options_));
 }
+TEST_P(FaultSmokeTest, RollingUpgradesToAnotherVersionAndBack) {
+  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "scripts/chaos.sh has it for both";
+  const TemporaryDirectory next;
+  options_.workers = 2;
+  options_.next_model = PackTestModel(next.path(), {"--experts", "int8"});
+  options_.rounds = 1;
+  options_.routers = 2;
+  const auto result = UpgradeCluster(options_);
+  ExpectUnharmed(result);
+  if (result.ok()) EXPECT_EQ(result->load.answers.size(), 2u) << "no stream moved";
+}
 TEST_P(FaultSmokeTest, NetworksThatDropOneWayOrBoth) {
   if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no network";
   options_.rounds = 3;

@@ -16,6 +16,9 @@ namespace octet {
 
 struct ChaosOptions {
   std::string model;  // as --model of octet up; empty: the embedded one
+  // Another version, for scenarios that need two: a packed directory with the same vocabulary.
+  std::string next_model;
+  std::vector<std::string> other_versions;  // as StreamLoadOptions has it
   std::string transport = "grpc";
   uint32_t rounds = 3;  // faults
   uint64_t seed = 1;    // of the choice of victims and moments
@@ -73,6 +76,11 @@ absl::StatusOr<ScenarioResult> KillRouters(const ChaosOptions& options);
 // replaced; then it works again. Each worker is in a network namespace of its own (as root, with
 // `ip` and `nft`; else UNIMPLEMENTED says what is missing).
 absl::StatusOr<ScenarioResult> PartitionWorkers(const ChaosOptions& options);
+// Rolling upgrades, one process after the other, each told to end and started anew where it was: a
+// round replaces every worker, router and the coordinator by processes of the same version, then
+// moves the cluster to `next_model`, then back. Each request has the tokens of the version it began
+// on. INVALID_ARGUMENT without `next_model` or with fewer than 2 routers.
+absl::StatusOr<ScenarioResult> UpgradeCluster(const ChaosOptions& options);
 
 }  // namespace octet
 

@@ -43,25 +43,34 @@ absl::StatusOr<std::unique_ptr<StreamLoad>> StreamLoad::Start(const std::string&
   OCTET_ASSIGN_OR_RETURN(const auto probe, Client::Connect(address, options.client));
   OCTET_ASSIGN_OR_RETURN(const auto model, probe->GetModel());
   load->streams_.resize(options.streams);
-  std::vector<absl::Status> statuses(options.streams);
   for (size_t i = 0; i < options.streams; ++i) {
     Stream& stream = load->streams_[i];
     stream.request =
         LoadRequest(static_cast<uint32_t>(i), options.prompt_tokens, options.tokens, model.vocab());
     OCTET_ASSIGN_OR_RETURN(stream.client, Client::Connect(Rotated(address, i), options.client));
   }
-  for (size_t i = 0; i < options.streams; ++i) {
-    load->streams_[i].thread = std::thread([load = load.get(), i, &statuses] {
-      auto tokens = load->Ask(&load->streams_[i]);
-      statuses[i] = tokens.status();
-      if (tokens.ok()) load->streams_[i].reference = *std::move(tokens);
-    });
+  OCTET_RETURN_IF_ERROR(load->AskReferences(address));
+  for (const std::string& other : options.other_versions) {
+    OCTET_RETURN_IF_ERROR(load->AskReferences(other));
   }
-  for (Stream& stream : load->streams_) stream.thread.join();
-  for (const absl::Status& status : statuses) OCTET_RETURN_IF_ERROR(status);
   for (Stream& stream : load->streams_) stream.gaps.clear();
   load->tokens_ = 0;
   return load;
+}
+
+absl::Status StreamLoad::AskReferences(const std::string& address) {
+  OCTET_ASSIGN_OR_RETURN(const auto client, Client::Connect(address, options_.client));
+  std::vector<absl::Status> statuses(streams_.size());
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    streams_[i].thread = std::thread([this, i, &statuses, &client] {
+      auto answer = Ask(&streams_[i], client.get());
+      statuses[i] = answer.status();
+      if (answer.ok()) streams_[i].references[answer->digest] = std::move(answer->tokens);
+    });
+  }
+  for (Stream& stream : streams_) stream.thread.join();
+  for (const absl::Status& status : statuses) OCTET_RETURN_IF_ERROR(status);
+  return absl::OkStatus();
 }
 
 StreamLoad::~StreamLoad() {
@@ -71,28 +80,36 @@ StreamLoad::~StreamLoad() {
   }
 }
 
-absl::StatusOr<std::vector<int32_t>> StreamLoad::Ask(Stream* stream) {
+absl::StatusOr<StreamLoad::Answer> StreamLoad::Ask(Stream* stream, Client* client) {
   if (options_.fresh) stream->request.set_cache_salt(absl::StrCat("answer ", ++salts_));
   MonotonicTime last = kNever;
   size_t had = 0;
-  return GenerateTokens(stream->client.get(), stream->request, [&](size_t count) {
+  const auto on_tokens = [&](size_t count) {
     const MonotonicTime now = clock_.Now();
     if (last != kNever) stream->gaps.push_back({last, now});
     last = now;
     tokens_ += count - had;
     had = count;
-  });
+  };
+  Answer answer;
+  OCTET_ASSIGN_OR_RETURN(answer.tokens, GenerateTokens(client, stream->request, on_tokens,
+                                                       CancelToken(), &answer.digest));
+  return answer;
 }
 
 void StreamLoad::RunStream(Stream* stream) {
   while (!stop_) {
-    const auto tokens = Ask(stream);
+    const auto answer = Ask(stream, stream->client.get());
     MutexLock lock(mu_);
     ++result_.requests;
-    if (!tokens.ok()) {
+    if (!answer.ok()) {
       ++result_.failed;
-      if (result_.first_error.empty()) result_.first_error = tokens.status().ToString();
-    } else if (*tokens != stream->reference) {
+      if (result_.first_error.empty()) result_.first_error = answer.status().ToString();
+      continue;
+    }
+    ++result_.answers[answer->digest];
+    const auto reference = stream->references.find(answer->digest);
+    if (reference == stream->references.end() || reference->second != answer->tokens) {
       ++result_.mismatched;
       if (result_.first_error.empty()) result_.first_error = "tokens differ";
     }
@@ -118,7 +135,9 @@ StreamLoadResult StreamLoad::Stop() {
 std::string StreamLoad::ReferenceDigest() const {
   std::string text;
   for (const Stream& stream : streams_) {
-    for (const int32_t id : stream.reference) absl::StrAppend(&text, id, " ");
+    for (const auto& [digest, tokens] : stream.references) {
+      for (const int32_t id : tokens) absl::StrAppend(&text, id, " ");
+    }
   }
   return DigestHex(Sha256(text));
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -25,6 +26,8 @@ struct StreamLoadOptions {
   // Each answer under a cache salt of its own: a router knows nothing of it from earlier ones.
   bool fresh = false;
   ClientOptions client;
+  // Routers of other versions, whose answers count too once streams have moved to such a version.
+  std::vector<std::string> other_versions;
 };
 
 struct StreamLoadResult {
@@ -33,7 +36,8 @@ struct StreamLoadResult {
   uint64_t failed = 0;      // ended with an error
   uint64_t mismatched = 0;  // whose tokens are not those of the undisturbed answer
   std::string first_error;
-  std::vector<StreamGaps> gaps;  // by stream
+  std::map<std::string, uint64_t> answers;  // by the compute digest they began on
+  std::vector<StreamGaps> gaps;             // by stream
 };
 
 // Prompt `index` of the load, of token ids below `vocab`; sampled for odd indices, and never ended
@@ -63,13 +67,18 @@ class StreamLoad {
   struct Stream {
     octet::v1::GenerateRequest request;
     std::unique_ptr<Client> client;
-    std::vector<int32_t> reference;
+    std::map<std::string, std::vector<int32_t>> references;  // by compute digest
     StreamGaps gaps;
     std::thread thread;
   };
 
   explicit StreamLoad(const StreamLoadOptions& options) : options_(options) {}
-  absl::StatusOr<std::vector<int32_t>> Ask(Stream* stream);
+  struct Answer {
+    std::string digest;
+    std::vector<int32_t> tokens;
+  };
+  absl::StatusOr<Answer> Ask(Stream* stream, Client* client);
+  absl::Status AskReferences(const std::string& address);
   void RunStream(Stream* stream);
 
   const StreamLoadOptions options_;

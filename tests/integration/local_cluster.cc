@@ -82,11 +82,13 @@ std::vector<int32_t> SingleProcessTokens(const std::string& package, uint32_t in
 absl::StatusOr<std::vector<int32_t>> GenerateTokens(Client* client,
                                                     const octet::v1::GenerateRequest& request,
                                                     const std::function<void(size_t)>& on_tokens,
-                                                    const CancelToken& cancel) {
+                                                    const CancelToken& cancel,
+                                                    std::string* digest) {
   std::vector<int32_t> tokens;
   const absl::Status status = client->Generate(
       request,
       [&](const octet::v1::GenerateResponse& event) {
+        if (event.has_started() && digest != nullptr) *digest = event.started().compute_digest();
         if (!event.has_chunk()) return;
         const auto& ids = event.chunk().token_ids();
         tokens.insert(tokens.end(), ids.begin(), ids.end());

@@ -26,11 +26,11 @@ std::vector<int32_t> SingleProcessTokens(const std::string& package, uint32_t in
                                          uint32_t max_tokens);
 
 // The generated ids of one request through `client`. `on_tokens` gets their count so far after each
-// chunk.
+// chunk; `*digest`, unless null, the compute digest of the version that answers.
 absl::StatusOr<std::vector<int32_t>> GenerateTokens(
     Client* client, const octet::v1::GenerateRequest& request,
     const std::function<void(size_t)>& on_tokens = nullptr,
-    const CancelToken& cancel = CancelToken());
+    const CancelToken& cancel = CancelToken(), std::string* digest = nullptr);
 
 // Not thread-safe, but its clients are.
 class LocalCluster {

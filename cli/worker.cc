@@ -41,6 +41,7 @@ absl::Status Run(const Settings& settings) {
   options.threads = ThreadsFrom(settings, options.cores);
   options.spin = settings.String("spin") == "on";
   options.scrub_period = Duration::Millis(settings.Int("scrub-ms"));
+  options.verify = settings.Bool("verify-experts");
   options.on_damaged = EndOnDamage;
   OCTET_ASSIGN_OR_RETURN(options.transport, TransportKindFromName(settings.String("transport")));
   options.shm_directory = settings.String("shm-dir");
@@ -62,6 +63,10 @@ absl::Status Run(const Settings& settings) {
   if (settings.Bool("lock-memory")) model = LockedWorkerModel(std::move(model));
   OCTET_ASSIGN_OR_RETURN(options.cuda,
                          OpenComputeDevice(settings.String("device"), model, options.memory_bytes));
+  if (options.cuda != nullptr && options.verify) {
+    return absl::InvalidArgumentError(
+        "verify-experts: not for experts on a GPU; allowed with --device cpu");
+  }
   if (options.cuda != nullptr) {
     model = CudaWorkerModel(std::move(model), options.cuda);
     // Without a bound the coordinator would take the device for endless.
@@ -110,7 +115,11 @@ Command WorkerCommand() {
                             IntSetting("scrub-ms", "60000", 0, 1e9,
                                        "Time in which all weights held are read and compared with "
                                        "their digests again, at 1 % of a core at most; 0: never",
-                                       "Process")},
+                                       "Process"),
+                            BoolSetting("verify-experts",
+                                        "Check the weights of every expert product before it "
+                                        "leaves; on the CPU only",
+                                        "Process")},
                            ComputeSettings(),
                            DeviceSettings(),
                            PackSettings(),

@@ -255,6 +255,9 @@ void CoordinatorClient::ReadWatch(std::shared_ptr<grpc::ClientContext> context, 
 }
 
 void CoordinatorClient::Deliver(MemberId id, const octet::v1::PlacementEvent& event) {
+  if (callbacks_.on_damaged) {
+    for (const uint64_t worker : event.damaged()) callbacks_.on_damaged(MemberId(worker));
+  }
   auto placement = PlacementFromProto(event.table());
   const bool phase_known = event.phase() >= octet::v1::PLACEMENT_PHASE_PREPARE &&
                            event.phase() <= octet::v1::PLACEMENT_PHASE_ABORT;

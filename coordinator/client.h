@@ -47,7 +47,7 @@ struct MemberLoad {
 
 // What a member tells about itself with every heartbeat.
 struct MemberReport {
-  MemberState state = MemberState::kLoading;  // kLoading, kReady or kDraining
+  MemberState state = MemberState::kLoading;  // kLoading, kReady, kDraining or kDamaged
   Epoch prepared_epoch;  // highest epoch whose experts are in memory and verified
   Epoch active_epoch;
   std::vector<ExpertId> held;
@@ -77,6 +77,9 @@ struct CoordinatorClientCallbacks {
   // its loader). Epochs of kActivate grow, except that a restarted coordinator repeats the one in
   // force. A kPrepare may come again for the same epoch after a broken stream.
   std::function<void(const PlacementUpdate&)> on_placement;
+  // Routers: this worker found its weights damaged, what it computed may be wrong. Comes before the
+  // placement of the same message, again and again for a while. May be empty.
+  std::function<void(MemberId worker)> on_damaged;
   // The coordinator answered and said no (wrong model, malformed field). The client keeps trying;
   // the process may prefer to exit with this status. May be empty.
   std::function<void(const absl::Status&)> on_refused;

@@ -95,9 +95,12 @@ absl::StatusOr<HeartbeatEvent> DecodeHeartbeat(const octet::v1::HeartbeatRequest
     event.state = MemberState::kReady;
   } else if (request.state() == "draining") {
     event.state = MemberState::kDraining;
+  } else if (request.state() == "damaged") {
+    event.state = MemberState::kDamaged;
   } else {
-    return InvalidFieldError("state", absl::StrCat("\"", request.state().substr(0, 32),
-                                                   "\", allowed are loading, ready, draining"));
+    return InvalidFieldError("state",
+                             absl::StrCat("\"", request.state().substr(0, 32),
+                                          "\", allowed are loading, ready, draining, damaged"));
   }
   event.prepared_epoch = Epoch(request.prepared_epoch());
   event.active_epoch = Epoch(request.active_epoch());
@@ -135,6 +138,7 @@ octet::v1::PlacementEvent PlacementEventToProto(const SendPlacementAction& actio
   event.set_term(action.term);
   event.set_phase(static_cast<octet::v1::PlacementPhase>(action.phase));
   *event.mutable_table() = PlacementToProto(*action.placement);
+  for (const MemberId id : action.damaged) event.add_damaged(id.value());
   return event;
 }
 

@@ -32,7 +32,7 @@ struct HeartbeatEvent {
   MemberId id;
   uint64_t term = 0;
   uint64_t incarnation = 0;
-  MemberState state = MemberState::kLoading;  // loading, ready or draining
+  MemberState state = MemberState::kLoading;  // loading, ready, draining or damaged
   Epoch prepared_epoch;
   Epoch active_epoch;
   std::vector<ExpertId> held;
@@ -84,6 +84,7 @@ struct SendPlacementAction {
   uint64_t term = 0;
   PlacementPhase phase = PlacementPhase::kActivate;
   std::shared_ptr<const Placement> placement;
+  std::vector<MemberId> damaged;  // workers that found their weights damaged of late
 };
 struct CloseWatchAction {
   uint64_t watch = 0;

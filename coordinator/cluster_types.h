@@ -21,7 +21,8 @@ using MemberId = Id<struct MemberTag, uint64_t>;
 enum class MemberRole { kRouter = 1, kWorker = 2 };
 const char* MemberRoleName(MemberRole role);
 
-enum class MemberState { kJoining, kLoading, kReady, kDraining, kLost };
+// kDamaged: a worker that found its weights damaged, and is about to end.
+enum class MemberState { kJoining, kLoading, kReady, kDraining, kLost, kDamaged };
 const char* MemberStateName(MemberState state);
 
 enum class PlacementPhase { kPrepare = 1, kActivate = 2, kAbort = 3 };

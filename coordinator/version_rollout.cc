@@ -100,8 +100,8 @@ PlannerInput VersionState::MakePlannerInput(Placement* previous) const {
   return input;
 }
 
-// An expert that no worker has room for stays where it is: on a draining worker, or on a lost one
-// that may still be reachable for routers.
+// An expert that no worker has room for stays where it is while there are routers: on a draining
+// worker, or on a lost one that may still be reachable.
 void VersionState::KeepLastReplicas(PlacementPlan* plan) const {
   if (active_ == nullptr) return;
   for (const ExpertId expert : plan->unplaced) {
@@ -110,6 +110,7 @@ void VersionState::KeepLastReplicas(PlacementPlan* plan) const {
     for (const WorkerId id : active_->expert_replicas[expert.value()]) {
       const Member* member = FindWorker(id);
       if (member == nullptr || member->dead) continue;
+      if (member->record.draining && !Routed()) continue;  // nobody is left to ask it
       (member->lost ? gone : live).push_back(id);
     }
     plan->expert_replicas[expert.value()] = live.empty() ? gone : live;
@@ -281,7 +282,9 @@ void VersionState::Announce(PlacementPhase phase,
 void VersionState::SendTo(uint64_t watch, PlacementPhase phase,
                           std::shared_ptr<const Placement> placement) {
   if (phase == PlacementPhase::kActivate) watches_[watch].activated = placement->epoch;
-  ledger_->out.push_back(SendPlacementAction{watch, ledger_->term, phase, std::move(placement)});
+  SendPlacementAction action{watch, ledger_->term, phase, std::move(placement), {}};
+  for (const auto& entry : damaged_) action.damaged.push_back(entry.first);
+  ledger_->out.push_back(std::move(action));
 }
 
 MemberState VersionState::StateOf(const Member& member) const {

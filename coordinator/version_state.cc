@@ -20,6 +20,8 @@ const char* MemberStateName(MemberState state) {
       return "draining";
     case MemberState::kLost:
       return "lost";
+    case MemberState::kDamaged:
+      return "damaged";
   }
   return "unknown";
 }
@@ -81,6 +83,9 @@ void VersionState::Advance() {
   PlanIfDue();
   UpdateDrains();
   ForgetLost();
+  std::erase_if(damaged_, [&](const auto& entry) {
+    return now() >= entry.second.at + Duration::Millis(kLostShownMs);
+  });
 }
 
 void VersionState::ExtendLeases(Duration by) {
@@ -148,6 +153,7 @@ void VersionState::Replaced(MemberRole role, const std::string& address, uint64_
 }
 
 absl::StatusOr<RegisterGrant> VersionState::Admit(const RegisterEvent& event) {
+  OCTET_RETURN_IF_ERROR(CheckNotDamaged(event));
   OCTET_RETURN_IF_ERROR(CheckModel(event));
   LearnSeen(event);
   bool fresh = false;
@@ -175,6 +181,7 @@ void VersionState::Beat(const HeartbeatEvent& event) {
                      member->record.incarnation == event.incarnation && event.term == ledger_->term;
   ledger_->out.push_back(HeartbeatReplyAction{event.call, known, ledger_->term});
   if (!known) return;
+  if (event.state == MemberState::kDamaged && member->is_worker()) return Condemn(*member);
   member->lease_until = now() + settings_.lease;
   member->reported = event.state;
   member->prepared_epoch = event.prepared_epoch;
@@ -261,6 +268,26 @@ void VersionState::SetDraining(Member& member) {
   RequestPlan(now());
 }
 
+void VersionState::Condemn(Member& member) {
+  damaged_[member.record.id] = {member.record.incarnation, now()};
+  Log(LogLevel::kError, absl::StrCat(Describe(member.record), " found its weights damaged"));
+  const std::shared_ptr<const Placement> before = active_;
+  LoseMember(member, /*dead=*/true);
+  if (active_ == nullptr || active_ != before) return;
+  // It was in no table of late, but routers may have used it before.
+  Announce(PlacementPhase::kActivate, active_);
+}
+
+absl::Status VersionState::CheckNotDamaged(const RegisterEvent& event) const {
+  for (const auto& [id, damaged] : damaged_) {
+    if (damaged.incarnation == event.member.incarnation) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("worker ", id.value(), " found its weights damaged; start it anew"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 void VersionState::ExpireLeases() {
   for (auto& entry : members_) {
     if (!entry.second.lost && now() >= entry.second.lease_until) {
@@ -278,6 +305,8 @@ void VersionState::LoseMember(Member& member, bool dead) {
   ledger_->durable_changed = true;
   Log(LogLevel::kWarning,
       absl::StrCat(Describe(member.record), dead ? " was replaced" : " lost its lease"));
+  // Workers that drain wait for nobody any more.
+  if (!member.is_worker() && !Routed()) RequestPlan(now());
   if (!member.is_worker()) return;
   const bool in_rollout = rollout_ && rollout_->target->FindWorker(member.worker_id()) != nullptr;
   const bool in_active = active_ && active_->FindWorker(member.worker_id()) != nullptr;

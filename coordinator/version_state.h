@@ -133,6 +133,10 @@ class VersionState {
     MemberId member;
     Epoch activated;  // of the last ACTIVATE sent
   };
+  struct Damaged {
+    uint64_t incarnation = 0;
+    MonotonicTime at;
+  };
   struct Drain {
     MemberId worker;
     std::string last_message;
@@ -145,6 +149,9 @@ class VersionState {
   void ExpireLeases();
   void LoseMember(Member& member, bool dead);
   void SetDraining(Member& member);
+  // A worker found its weights damaged: it is out at once, and its routers are told.
+  void Condemn(Member& member);
+  absl::Status CheckNotDamaged(const RegisterEvent& event) const;
   void ForgetLost();
   bool LongLost(const Member& member) const;
   // Some router of this version lives.
@@ -206,6 +213,7 @@ class VersionState {
   MonotonicTime plan_not_before_;
   // The next plan gets an epoch even if it changes nothing.
   bool force_epoch_ = false;
+  std::map<MemberId, Damaged> damaged_;  // for kLostShownMs
   std::map<uint64_t, Watch> watches_;
   std::map<uint64_t, Drain> drains_;
 };

@@ -50,6 +50,7 @@ struct WorkerLoop::Impl {
   uint32_t jobs OCTET_GUARDED_BY(mu) = 0;
   uint64_t bytes OCTET_GUARDED_BY(mu) = 0;
   bool draining OCTET_GUARDED_BY(mu) = false;
+  absl::Status condemned OCTET_GUARDED_BY(mu);
   bool stopping OCTET_GUARDED_BY(mu) = false;
 
   // Compute thread only; kept between calls.
@@ -100,6 +101,10 @@ void WorkerLoop::Impl::Run() {
 }
 
 void WorkerLoop::Impl::Finish(ExpertJob* job) {
+  {
+    MutexLock lock(mu);
+    if (!condemned.ok()) job->status = condemned;
+  }
   const uint64_t freed = job->bytes;
   const std::function<void()> done = std::move(job->done);
   done();  // the job may be gone after this
@@ -233,6 +238,7 @@ void WorkerLoop::SetSource(JobSource* source) {
 absl::Status WorkerLoop::Submit(ExpertJob* job) {
   {
     MutexLock lock(impl_->mu);
+    if (!impl_->condemned.ok()) return impl_->condemned;
     if (impl_->draining) return absl::UnavailableError("the worker drains");
     if (impl_->jobs >= kWorkerQueuedFramesMax ||
         impl_->bytes + job->bytes > kWorkerQueuedBytesMax) {
@@ -265,6 +271,11 @@ bool WorkerLoop::Drain(MonotonicTime deadline) {
                         std::chrono::nanoseconds(std::min(left.ns, Duration::Millis(100).ns)));
   }
   return true;
+}
+
+void WorkerLoop::Condemn(const absl::Status& why) {
+  MutexLock lock(impl_->mu);
+  impl_->condemned = why;
 }
 
 uint32_t WorkerLoop::queued() const {

@@ -96,6 +96,8 @@ class WorkerLoop {
   absl::Status Submit(ExpertJob* job);
   // Refuses new jobs; true when those accepted have all ended by `deadline`. Blocks.
   bool Drain(MonotonicTime deadline);
+  // From now on no job gets a result: those not ended, and those to come, get `why`.
+  void Condemn(const absl::Status& why);
   // Jobs accepted and not ended.
   uint32_t queued() const;
 

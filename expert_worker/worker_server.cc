@@ -2,13 +2,16 @@
 
 #include <atomic>
 #include <chrono>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "coordinator/client.h"
+#include "core/damaged.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/mutex.h"
+#include "core/scrub_limits.h"
 #include "core/status_macros.h"
 #include "expert_worker/cuda_worker.h"
 #include "expert_worker/expert_ffn.h"
@@ -17,6 +20,7 @@
 #include "expert_worker/scrubber.h"
 #include "expert_worker/service.h"
 #include "expert_worker/shm_server.h"
+#include "expert_worker/verified_experts.h"
 #include "rpc/channel.h"
 #include "transport/shm/control_socket.h"
 #include "transport/shm/segment.h"
@@ -34,7 +38,7 @@ struct WorkerServer::Impl {
   Impl(const WorkerServerOptions& o, WorkerModel model, const Clock* c)
       : options(o),
         clock(c),
-        store(std::move(model)),
+        store(o.verify ? SummedWorkerModel(std::move(model)) : std::move(model)),
         load(store.model().experts),
         executor(o.threads, o.cpu_level, o.cores, o.spin),
         loop(options.cuda != nullptr
@@ -44,7 +48,7 @@ struct WorkerServer::Impl {
                        [this](const MappedExpert& expert, LayerId layer, const ExpertInput& input,
                               absl::Span<const uint32_t> rows, TensorF32 out) {
                          executor.context().pool->PinCaller();
-                         return RunExpert(executor.context(), expert, layer, input, rows, out);
+                         return Compute(expert, layer, input, rows, out);
                        },
                        clock, &load, MakeDoorbell())),
         service(&store, &loop) {}
@@ -57,6 +61,12 @@ struct WorkerServer::Impl {
   }
   absl::Status StartShm();
   absl::Status StartNccl();
+  absl::Status Compute(const MappedExpert& expert, LayerId layer, const ExpertInput& input,
+                       absl::Span<const uint32_t> rows, TensorF32 out);
+  // Weights are not what they were. `exposed`: results made of them may have left.
+  void OnDamaged(const absl::Status& why, bool exposed);
+  // The scrubber found `why`: true unless the sums of some product would have shown it.
+  bool Exposed() const;
   MemberReport Report() const;
   // On the follower's thread.
   void OnChanged();
@@ -76,7 +86,10 @@ struct WorkerServer::Impl {
   std::unique_ptr<PlacementFollower> follower;
   std::unique_ptr<CoordinatorClient> coordinator;
   std::unique_ptr<Scrubber> scrubber;
+  std::atomic<bool> found_damage{false};
+  std::thread leaving;  // after a product that did not verify
   std::atomic<bool> draining{false};
+  std::atomic<bool> damaged{false};
   std::atomic<bool> serving{false};
   // OnChanged may run before the client is there.
   Mutex mu;
@@ -155,23 +168,73 @@ absl::Status WorkerServer::Impl::Start() {
     follower->Follow(update);
   };
   callbacks.on_refused = options.on_refused;
-  if (options.scrub_period.ns > 0) {
-    scrubber = std::make_unique<Scrubber>(&store, ScrubOptions{.period = options.scrub_period},
-                                          options.on_damaged);
-  }
   auto started_client = CoordinatorClient::Start(client, std::move(callbacks));
   if (!started_client.ok()) return started_client.status();
+  if (options.scrub_period.ns > 0) {
+    scrubber = std::make_unique<Scrubber>(&store, ScrubOptions{.period = options.scrub_period},
+                                          [this](const absl::Status& why) {
+                                            if (!found_damage.exchange(true)) {
+                                              OnDamaged(why, Exposed());
+                                            }
+                                          });
+  }
   MutexLock lock(mu);
   coordinator = *std::move(started_client);
   started = true;
   return absl::OkStatus();
 }
 
+absl::Status WorkerServer::Impl::Compute(const MappedExpert& expert, LayerId layer,
+                                         const ExpertInput& input, absl::Span<const uint32_t> rows,
+                                         TensorF32 out) {
+  absl::Status status = RunExpert(executor.context(), expert, layer, input, rows, out);
+  if (!options.verify || !status.ok()) return status;
+  status = VerifyLayer(expert, layer, executor.context().pool);
+  if (status.ok() || found_damage.exchange(true)) return status;
+  // This thread goes on refusing.
+  leaving = std::thread([this, status] { OnDamaged(status, /*exposed=*/false); });
+  return status;
+}
+
+bool WorkerServer::Impl::Exposed() const {
+  if (!options.verify) return true;
+  for (const ExpertId id : store.Held()) {
+    const std::shared_ptr<const MappedExpert> expert = store.Find(id);
+    if (expert == nullptr) continue;
+    for (uint32_t layer = 0; layer < expert->layers.size(); ++layer) {
+      if (!VerifyLayer(*expert, LayerId(layer), nullptr).ok()) return false;
+    }
+  }
+  return true;
+}
+
+void WorkerServer::Impl::OnDamaged(const absl::Status& why, bool exposed) {
+  LogError("damaged weights: ", why.message(),
+           exposed ? "; requests that they served may be wrong" : "; no result of them has left");
+  loop.Condemn(exposed ? DamagedError(why.message()) : why);
+  SetServing(false);
+  {
+    MutexLock lock(mu);
+    // Where nothing wrong has left, the end of the process is all there is to tell.
+    damaged = exposed;
+    if (exposed && started && !stopped) coordinator->ReportNow();
+    const MonotonicTime end =
+        clock->Now() + (exposed ? Duration::Millis(kDamagedLingerMs) : kShutdownGrace);
+    while (!stopped) {
+      const Duration left = end - clock->Now();
+      if (left.ns <= 0) break;
+      changed.WaitFor(mu, std::chrono::nanoseconds(left.ns));
+    }
+  }
+  if (options.on_damaged) options.on_damaged(why);
+}
+
 MemberReport WorkerServer::Impl::Report() const {
   MemberReport report;
-  report.state = draining  ? MemberState::kDraining
-                 : serving ? MemberState::kReady
-                           : MemberState::kLoading;
+  report.state = damaged    ? MemberState::kDamaged
+                 : draining ? MemberState::kDraining
+                 : serving  ? MemberState::kReady
+                            : MemberState::kLoading;
   report.prepared_epoch = store.prepared_epoch();
   report.active_epoch = store.active_epoch();
   report.held = store.Held();
@@ -242,12 +305,14 @@ void WorkerServer::Stop() {
     MutexLock lock(w.mu);
     if (w.stopped) return;
     w.stopped = true;
+    w.changed.NotifyAll();
   }
   if (w.coordinator != nullptr) w.coordinator->Stop();
   // Its thread may be in OnChanged, which asks the follower: the pointer stays set until then.
   if (w.follower != nullptr) w.follower->Stop();
   w.shm.reset();
   if (w.server != nullptr) w.server->Shutdown(kShutdownGrace);
+  if (w.leaving.joinable()) w.leaving.join();
 }
 
 }  // namespace octet

@@ -33,8 +33,9 @@ struct WorkerServerOptions {
   std::vector<int> cores;     // that they are pinned to; empty: any
   bool spin = true;           // they wait awake for each other for a moment
   Duration scrub_period;      // of checking the weights held again; 0: never
-  // On damage, from the scrubber's thread. It ends the process: what the worker holds is not what
-  // it says.
+  bool verify = false;        // the weights of each product; not with `cuda`
+  // After damage was found and told, from a thread of the server. It ends the process: what the
+  // worker holds is not what it says.
   std::function<void(const absl::Status&)> on_damaged;
   // kAuto: also through shared memory where that can be set up.
   TransportKind transport = TransportKind::kGrpc;

@@ -52,6 +52,8 @@ struct MappedExpert {
   // for checking it again. Empty where the weights are elsewhere.
   absl::string_view file;
   std::string digest;
+  // [layer][piece], where somebody checks the weights against them; else empty.
+  std::vector<std::vector<uint64_t>> sums;
 };
 
 // Told about long work: a phase in words and how much of it is done. Called from the working

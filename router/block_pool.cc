@@ -93,6 +93,11 @@ void BlockPool::Enter(absl::Span<const TokenId> tokens, size_t computed, BlockTa
   }
 }
 
+void BlockPool::Forget() {
+  while (idle_ > 0) EvictOldest();
+  OCTET_CHECK_EQ(free_.size(), blocks_.size()) << "forgotten while in use";
+}
+
 bool BlockPool::SaltsEqual(const std::shared_ptr<const std::string>& a,
                            const std::shared_ptr<const std::string>& b) {
   const absl::string_view left = a == nullptr ? absl::string_view() : *a;

@@ -90,6 +90,8 @@ class BlockPool {
   // The first `computed` positions of the sequence are in its blocks: enters the full ones. Where
   // the cache has an equal block, the table takes that one and gives its own back.
   void Enter(absl::Span<const TokenId> tokens, size_t computed, BlockTable* table);
+  // Empties the cache. No table uses a block.
+  void Forget();
   // The key of block i of a sequence of these tokens (at least 64 (i + 1) of them).
   const Digest& Key(absl::Span<const TokenId> tokens, size_t i, BlockTable* table);
   // The key before it.

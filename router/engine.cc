@@ -89,6 +89,7 @@ struct Engine::Impl {
   CondVar idle;  // a request ended
   std::vector<IncomingRequest> inbox OCTET_GUARDED_BY(mu);
   std::vector<RequestId> cancels OCTET_GUARDED_BY(mu);
+  std::vector<WorkerId> damaged OCTET_GUARDED_BY(mu);
   std::vector<std::pair<RequestId, std::vector<StagedBlock>>> fetched OCTET_GUARDED_BY(mu);
   bool stopping OCTET_GUARDED_BY(mu) = false;
   bool draining OCTET_GUARDED_BY(mu) = false;
@@ -126,15 +127,21 @@ absl::Status Engine::Impl::CheckRoom(uint64_t cost) {
 bool Engine::Impl::TakeInbox(bool wait) {
   std::vector<IncomingRequest> incoming;
   std::vector<RequestId> cancelled;
+  std::vector<WorkerId> workers;
   decltype(fetched) from_tier;
   {
     MutexLock lock(mu);
-    while (wait && inbox.empty() && cancels.empty() && fetched.empty() && !stopping) work.Wait(mu);
+    while (wait && inbox.empty() && cancels.empty() && fetched.empty() && damaged.empty() &&
+           !stopping) {
+      work.Wait(mu);
+    }
     if (stopping) return false;
     incoming.swap(inbox);
     cancelled.swap(cancels);
+    workers.swap(damaged);
     from_tier.swap(fetched);
   }
+  for (const WorkerId worker : workers) loop->WorkerDamaged(worker);
   for (IncomingRequest& request : incoming) loop->Add(std::move(request));
   for (auto& [id, blocks] : from_tier) loop->Fetched(id, std::move(blocks));
   for (const RequestId id : cancelled) {
@@ -357,6 +364,12 @@ Duration Engine::RetryDelay() const {
 void Engine::Cancel(RequestId id) {
   MutexLock lock(impl_->mu);
   impl_->cancels.push_back(id);
+  impl_->work.NotifyAll();
+}
+
+void Engine::WorkerDamaged(WorkerId worker) {
+  MutexLock lock(impl_->mu);
+  impl_->damaged.push_back(worker);
   impl_->work.NotifyAll();
 }
 

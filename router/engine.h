@@ -109,6 +109,9 @@ class Engine {
   Duration RetryDelay() const;
   // The request ends with CANCELLED within one step. Unknown ids are ignored.
   void Cancel(RequestId id);
+  // A worker found its weights damaged: requests for which it may have computed end with DATA_LOSS
+  // before the next step.
+  void WorkerDamaged(WorkerId worker);
   // Refuses new requests and returns when those in flight have ended or at `deadline`.
   void Drain(MonotonicTime deadline);
   // As of the end of the last step, so a sink may hear of its request's end just before; Drain

@@ -12,6 +12,7 @@
 #include "core/model_config.h"
 #include "core/tensor_view.h"
 #include "kernels/exec_context.h"
+#include "transport/worker_use.h"
 
 namespace octet {
 
@@ -31,6 +32,9 @@ class ForwardPass {
   // succeeded, on the host; count <= logit_rows_max. Valid until the next call. Not a number where
   // a device has failed.
   virtual absl::StatusOr<ConstTensorF32> Logits(const Batch& batch, size_t begin, size_t count) = 0;
+
+  // What came of workers in the passes since the last call.
+  virtual WorkerUse TakeWorkerUse() = 0;
 
   virtual const ModelConfig& config() const = 0;
   virtual size_t logit_rows_max() const = 0;

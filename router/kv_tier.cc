@@ -93,6 +93,7 @@ struct KvTier::Impl {
   void WriteBlock(const Writing& writing);
   std::optional<std::vector<uint8_t>> ReadBlock(const KvTierKey& key);
   void Serve(Fetching fetching);
+  void DeleteAll();
   // Deletes the files unused for longest until there is room again; counts what is there.
   void MakeRoom();
   std::string PathOf(const Digest& key) const {
@@ -109,6 +110,7 @@ struct KvTier::Impl {
   CondVar work;
   std::deque<Writing> writes OCTET_GUARDED_BY(mu);
   std::deque<Fetching> fetches OCTET_GUARDED_BY(mu);
+  bool clearing OCTET_GUARDED_BY(mu) = false;
   bool stopping OCTET_GUARDED_BY(mu) = false;
   KvTierStats stats OCTET_GUARDED_BY(mu);
   std::thread thread;  // last
@@ -168,6 +170,13 @@ void KvTier::Store(KvTierKey key, const uint8_t* data) {
   impl_->work.NotifyAll();
 }
 
+void KvTier::Clear() {
+  MutexLock lock(impl_->mu);
+  impl_->writes.clear();
+  impl_->clearing = true;
+  impl_->work.NotifyAll();
+}
+
 void KvTier::Fetch(std::vector<KvTierKey> keys, FetchFn done) {
   MutexLock lock(impl_->mu);
   impl_->fetches.push_back({std::move(keys), std::move(done)});
@@ -183,9 +192,11 @@ void KvTier::Impl::Run() {
   for (;;) {
     std::optional<Fetching> fetching;
     std::optional<Writing> writing;
+    bool clear = false;
     {
       MutexLock lock(mu);
-      while (fetches.empty() && writes.empty() && !stopping) work.Wait(mu);
+      while (fetches.empty() && writes.empty() && !clearing && !stopping) work.Wait(mu);
+      clear = std::exchange(clearing, false);
       // Somebody waits for what is read, nobody for what is written.
       if (!fetches.empty()) {
         fetching = std::move(fetches.front());
@@ -193,10 +204,11 @@ void KvTier::Impl::Run() {
       } else if (!writes.empty()) {
         writing = std::move(writes.front());
         writes.pop_front();
-      } else {
+      } else if (!clear) {
         return;
       }
     }
+    if (clear) DeleteAll();
     if (fetching.has_value()) Serve(*std::move(fetching));
     if (writing.has_value()) WriteBlock(*writing);
   }
@@ -269,6 +281,15 @@ void KvTier::Impl::WriteBlock(const Writing& writing) {
   stats.disabled = true;
   stats.dropped += 1 + writes.size();
   writes.clear();
+}
+
+void KvTier::Impl::DeleteAll() {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(options.directory, error)) {
+    std::error_code gone;  // another router may delete it meanwhile
+    if (absl::EndsWith(entry.path().native(), kSuffix)) std::filesystem::remove(entry, gone);
+  }
+  bytes = 0;
 }
 
 void KvTier::Impl::MakeRoom() {

@@ -61,6 +61,8 @@ class KvTier {
 
   // Copies `block_bytes` at `data`.
   void Store(KvTierKey key, const uint8_t* data);
+  // Deletes all blocks of this model that are there, and writes none that Store was given before.
+  void Clear();
   // The longest beginning of `keys` that is there.
   void Fetch(std::vector<KvTierKey> keys, FetchFn done);
   KvTierStats stats() const;

@@ -204,6 +204,7 @@ void Scheduler::Admit(ScheduledRequest* request, const PrefixMatch& match) {
   pool_.Adopt(match, &request->table);
   request->stored = std::max(request->stored, match.blocks.size());
   TakeStaged(request);
+  request->reused = request->reused || request->computed > 0;
   plan_.admitted.push_back(request->id);
   if (!options_.prefix_cache || request->preemptions > 0) return;
   request->cached_tokens = std::min(request->computed, request->prompt_tokens);
@@ -312,6 +313,15 @@ void Scheduler::CommitToken(RequestId id, TokenId token) {
   OCTET_CHECK_EQ(it->second->pending(), 0u);
   it->second->tokens.push_back(token);
   it->second->progressed = true;
+}
+
+void Scheduler::ForgetCache() {
+  while (!running_.empty()) PreemptYoungest();
+  for (auto& entry : waiting_) {
+    entry.second->staged.clear();
+    entry.second->stored = 0;
+  }
+  pool_.Forget();
 }
 
 const ScheduledRequest* Scheduler::Find(RequestId id) const {

@@ -51,6 +51,7 @@ struct ScheduledRequest {
   uint32_t preemptions = 0;
   uint32_t cached_tokens = 0;  // prompt tokens found in the prefix cache when it was first admitted
   bool progressed = false;     // has gained a token since it was admitted
+  bool reused = false;         // took over blocks that other requests have computed
   BlockTable table;            // its salt is set by the caller
   // Blocks [staged_begin, ...) of its tokens from the tier, used when it is admitted.
   std::vector<StagedBlock> staged;
@@ -120,6 +121,10 @@ class Scheduler {
   // still.
   void ObserveStep(double ms);
 
+  // What the cache holds may be wrong: it is emptied, and running requests wait to be computed
+  // again from their tokens. Blocks that were staged are dropped. Not between Plan and CommitStep,
+  // unless the step is given up.
+  void ForgetCache();
   const ScheduledRequest* Find(RequestId id) const;
   size_t running() const { return running_.size(); }
   size_t waiting() const { return waiting_.size(); }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "core/limits.h"
+#include "core/log.h"
 
 namespace octet {
 
@@ -93,7 +94,7 @@ void StepLoop::Fetched(RequestId id, std::vector<StagedBlock> blocks) {
   if (it == fetching_.end()) return;
   Fetching fetching = std::move(it->second);
   fetching_.erase(it);
-  fetching.scheduled.staged = std::move(blocks);
+  if (!fetching.stale) fetching.scheduled.staged = std::move(blocks);
   Submit(std::move(fetching.scheduled), std::move(fetching.active));
 }
 
@@ -139,6 +140,41 @@ void StepLoop::Fail(RequestId id, const absl::Status& status) {
   sink->OnError(status);
 }
 
+bool StepLoop::NoteWorkers(const Batch& batch) {
+  const WorkerUse use = transformer_->TakeWorkerUse();
+  for (const BatchSequence& sequence : batch.sequences) {
+    std::vector<WorkerId>& workers = active_.at(sequence.request)->workers;
+    for (const WorkerId worker : use.used) WorkerUse::Add(worker, &workers);
+  }
+  bool sound = true;
+  for (const WorkerId worker : use.damaged) sound = !WorkerDamaged(worker) && sound;
+  return sound;
+}
+
+bool StepLoop::WorkerDamaged(WorkerId worker) {
+  const auto contains = [&](const auto& ids) {
+    return std::find(ids.begin(), ids.end(), worker) != ids.end();
+  };
+  if (contains(workers_damaged_)) return false;
+  workers_damaged_.push_back(worker);
+  if (workers_damaged_.size() > kWorkersMax) workers_damaged_.pop_front();
+  std::vector<RequestId> suspects;
+  for (const auto& [id, active] : active_) {
+    if (contains(active->workers) || scheduler_.Find(id)->reused) suspects.push_back(id);
+  }
+  LogError("worker ", worker.value(), " found its weights damaged: ", suspects.size(),
+           " requests end, the prefix cache is emptied");
+  for (const RequestId id : suspects) {
+    Fail(id, absl::DataLossError(
+                 absl::StrCat("expert worker ", worker.value(),
+                              " found its weights damaged: this answer may be wrong; ask again")));
+  }
+  for (auto& entry : fetching_) entry.second.stale = true;
+  scheduler_.ForgetCache();
+  if (tier_.tier != nullptr) tier_.tier->Clear();
+  return true;
+}
+
 void StepLoop::FailAll(const absl::Status& status) {
   while (!fetching_.empty()) Fail(fetching_.begin()->first, status);
   while (!active_.empty()) Fail(active_.begin()->first, status);
@@ -180,10 +216,14 @@ bool StepLoop::Step() {
   stalled_ = Forward(plan.batch, begin);
   if (!stalled_.ok()) {
     // Without a replica the step is run again, until one is there or the requests' time is up.
-    if (absl::IsUnavailable(stalled_)) return true;
+    if (absl::IsUnavailable(stalled_)) {
+      NoteWorkers(plan.batch);
+      return true;
+    }
     for (const BatchSequence& sequence : plan.batch.sequences) Fail(sequence.request, stalled_);
     return true;
   }
+  if (!NoteWorkers(plan.batch)) return true;
   ++stats_.steps;
   scheduler_.CommitStep();
   StoreBlocks();

@@ -4,6 +4,7 @@
 #define OCTET_ROUTER_STEP_LOOP_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -58,6 +59,9 @@ class StepLoop {
   // Ends a request with `status`. Unknown ids are ignored.
   void Fail(RequestId id, const absl::Status& status);
   void FailAll(const absl::Status& status);
+  // A worker found its weights damaged: requests for which it may have computed end with DATA_LOSS,
+  // and what the cache and the tier hold is forgotten. False where it was told before.
+  bool WorkerDamaged(WorkerId worker);
   // Runs one step. False when there was nothing to run.
   bool Step();
 
@@ -83,12 +87,14 @@ class StepLoop {
     std::optional<MonotonicTime> first_token;
     std::vector<TokenLogprob> prompt_logprobs;  // of this step, not yet sent
     std::optional<TokenId> redrawn;             // what the next token has to be: the client has it
+    std::vector<WorkerId> workers;              // that have computed for it
   };
 
   // A request that waits for the tier.
   struct Fetching {
     ScheduledRequest scheduled;
     std::unique_ptr<Active> active;
+    bool stale = false;  // what the tier had when it was asked may be wrong
   };
 
   // What a row of logits gives.
@@ -116,6 +122,8 @@ class StepLoop {
   void LoadBlocks(const StepPlan& plan);
   void StoreBlocks();
   void NotePlan(const StepPlan& plan, MonotonicTime now);
+  // Which workers the batch has used. False where one of them is damaged: the step is given up.
+  bool NoteWorkers(const Batch& batch);
   absl::Status Forward(const Batch& batch, MonotonicTime now);
   void SampleBatch(const Batch& batch);
   void ExamineRows();
@@ -141,6 +149,7 @@ class StepLoop {
   absl::flat_hash_map<RequestId, Fetching> fetching_;
   // Not OK while steps cannot be finished for want of a replica.
   absl::Status stalled_;
+  std::deque<WorkerId> workers_damaged_;  // the latest kWorkersMax
   Flow flow_;
   EngineStats stats_;
 };

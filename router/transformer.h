@@ -51,6 +51,7 @@ class Transformer final : public ForwardPass {
 
   absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up) override;
   absl::StatusOr<ConstTensorF32> Logits(const Batch& batch, size_t begin, size_t count) override;
+  WorkerUse TakeWorkerUse() override { return dispatcher_->TakeUse(); }
   const ModelConfig& config() const override { return model_.config; }
   size_t logit_rows_max() const override { return limits_.logit_rows_max; }
   const ExecContext& context() const override { return ctx_; }

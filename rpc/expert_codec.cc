@@ -5,6 +5,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "core/crc32c.h"
+#include "core/damaged.h"
 #include "core/limits.h"
 #include "core/status_macros.h"
 
@@ -143,6 +144,7 @@ DispatchKey DispatchKeyFromProto(const octet::v1::DispatchKey& proto) {
 }
 
 DispatchError DispatchErrorFromStatus(const absl::Status& status) {
+  if (IsDamaged(status)) return octet::v1::DISPATCH_DAMAGED;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return octet::v1::DISPATCH_OK;
@@ -178,6 +180,8 @@ absl::Status StatusFromDispatchError(DispatchError error, const std::string& mes
       return absl::UnavailableError(text);
     case octet::v1::DISPATCH_DATA_LOSS:
       return absl::DataLossError(text);
+    case octet::v1::DISPATCH_DAMAGED:
+      return DamagedError(text);
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("the worker refused with an unknown code ", static_cast<int>(error)));

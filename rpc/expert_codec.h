@@ -21,7 +21,8 @@ DispatchKey DispatchKeyFromProto(const octet::v1::DispatchKey& proto);
 
 // Refusals on the wire and as a status:
 //   NOT_HELD NOT_FOUND · WRONG_DIGEST FAILED_PRECONDITION · MALFORMED INVALID_ARGUMENT ·
-//   OVERLOADED RESOURCE_EXHAUSTED · DRAINING UNAVAILABLE · DATA_LOSS DATA_LOSS.
+//   OVERLOADED RESOURCE_EXHAUSTED · DRAINING UNAVAILABLE · DATA_LOSS DATA_LOSS ·
+//   DAMAGED DamagedError.
 // A status of any other code travels as DATA_LOSS; a value unknown to this version reads as
 // INVALID_ARGUMENT.
 octet::v1::DispatchError DispatchErrorFromStatus(const absl::Status& status);

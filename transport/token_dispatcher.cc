@@ -11,10 +11,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
+#include "core/damaged.h"
 #include "core/log.h"
 #include "core/mutex.h"
 #include "transport/dispatch_plan.h"
 #include "transport/reply_mailbox.h"
+#include "transport/worker_health.h"
 
 namespace octet {
 namespace {
@@ -23,9 +25,6 @@ namespace {
 constexpr Duration kRecheck = Duration::Millis(20);
 // A sleep never lasts longer than this.
 constexpr Duration kSleepMax = Duration::Millis(1'000);
-// A late worker is passed over for so long after it lost to a hedge, doubling each time.
-constexpr Duration kSuspectMin = Duration::Millis(200);
-constexpr Duration kSuspectMax = Duration::Millis(10'000);
 // Hedges may be a tenth of all dispatches, and this many in a row.
 constexpr double kHedgeShare = 0.1;
 constexpr double kHedgeBurst = 8;
@@ -34,16 +33,6 @@ constexpr int kHopelessFactor = 4;
 
 using View = PlacementLinks;
 using Mailbox = ReplyMailbox;
-
-// The dispatcher's opinion of a worker. Step thread only.
-struct WorkerHealth {
-  LatencyEstimate latency;
-  uint32_t suspicions = 0;
-  MonotonicTime suspect_until;
-  // Refused our digest under this epoch: unusable until a newer one.
-  bool wrong_digest = false;
-  Epoch wrong_digest_epoch;
-};
 
 constexpr uint32_t kNotAHedge = UINT32_MAX;
 
@@ -156,6 +145,7 @@ struct TokenDispatcher::Impl {
   std::vector<std::pair<uint32_t, ExpertReply>> arrived;
   uint32_t next_serial = 1;
   double hedge_budget = kHedgeBurst;
+  WorkerUse use;
 
   mutable Mutex stats_mu;
   DispatcherStats stats OCTET_GUARDED_BY(stats_mu);
@@ -185,9 +175,7 @@ void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placem
 
 bool TokenDispatcher::Impl::Healthy(WorkerId id, bool accept_suspects, MonotonicTime now) {
   if (view->Connected(id) == nullptr) return false;
-  const WorkerHealth& w = health[id];
-  if (w.wrong_digest && w.wrong_digest_epoch >= view->placement->epoch) return false;
-  return accept_suspects || w.suspect_until <= now;
+  return health[id].Usable(view->placement->epoch, accept_suspects, now);
 }
 
 std::vector<WorkerShare> TokenDispatcher::Impl::PlanShares(
@@ -412,15 +400,13 @@ void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt,
     }
   }
   if (completed.empty()) return;
+  WorkerUse::Add(sent.share.worker, &use.used);
   if (sent.hedge_of == kNotAHedge) {
     if (ready - sent.started < sent.late_after) worker.suspicions = 0;
     return;
   }
   const WorkerId loser = h.tracker.worker(sent.hedge_of);
-  WorkerHealth& late = health[loser];
-  const Duration pause{
-      std::min(kSuspectMin.ns << std::min(late.suspicions++, 16u), kSuspectMax.ns)};
-  late.suspect_until = now + pause;
+  health[loser].LostToHedge(now);
   LogWarning("worker ", loser.value(), " did not answer in ", sent.late_after.millis(),
              " ms; its rows were computed by worker ", sent.share.worker.value());
   MutexLock lock(stats_mu);
@@ -431,6 +417,8 @@ void TokenDispatcher::Impl::OnFailure(DispatchHandle::Impl& h, uint32_t attempt,
                                       const absl::Status& status, MonotonicTime now) {
   const WorkerId id = h.sent[attempt].share.worker;
   h.last_error = status;
+  if (absl::IsDataLoss(status)) health[id].Leaves(now);
+  if (IsDamaged(status)) WorkerUse::Add(id, &use.damaged);
   h.tracker.Fail(attempt, now, !absl::IsResourceExhausted(status));
   if (absl::IsFailedPrecondition(status)) {
     WorkerHealth& worker = health[id];
@@ -573,6 +561,8 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
   *replies = h.replies;
   return absl::OkStatus();
 }
+
+WorkerUse TokenDispatcher::TakeUse() { return std::exchange(impl_->use, {}); }
 
 void TokenDispatcher::Stop() {
   {

@@ -22,6 +22,7 @@
 #include "transport/latency_estimate.h"
 #include "transport/replica_choice.h"
 #include "transport/wire_rows.h"
+#include "transport/worker_use.h"
 
 namespace octet {
 
@@ -96,6 +97,9 @@ class TokenDispatcher {
   // never skipped.
   absl::Status Combine(DispatchHandle& handle, MonotonicTime give_up,
                        std::vector<const float*>* replies);
+
+  // What came of workers since the last call. On the step thread.
+  WorkerUse TakeUse();
 
   // Wakes a blocked Combine for good.
   void Stop();

@@ -136,6 +136,9 @@ absl::Status RouterServer::Impl::JoinCluster() {
     dispatcher->SetPlacement(update.placement);
     active_epoch = update.placement->epoch.value();
   };
+  callbacks.on_damaged = [this](MemberId worker) {
+    engine->WorkerDamaged(WorkerId(worker.value()));
+  };
   callbacks.on_refused = [](const absl::Status& status) {
     LogError("the coordinator refuses this router: ", status.message());
   };

@@ -62,6 +62,7 @@ class ChaosCluster {
   void MarkRepaired(MonotonicTime fault);
   void Note(std::string note) { result_.notes.push_back(std::move(note)); }
   uint64_t tokens() const { return load_->tokens(); }
+  StreamLoadResult Progress() const { return load_->Progress(); }
   const Clock& clock() const { return clock_; }
 
   // Stops the streams and adds up what they saw.

@@ -25,6 +25,7 @@ const std::map<std::string, Scenario>& Scenarios() {
                                           {"partition", PartitionWorkers},
                                           {"router", KillRouters},
                                           {"upgrade", UpgradeCluster},
+                                          {"damage", DamageWeights},
                                           {"overload", Overload}};
   return *scenarios;
 }
@@ -32,11 +33,13 @@ const std::map<std::string, Scenario>& Scenarios() {
 void Print(const ScenarioResult& r) {
   std::printf("scenario      %s over %s, %u faults watched\n", r.scenario.c_str(),
               r.transport.c_str(), r.faults);
-  std::printf("answers       %llu, failed %llu, with other tokens %llu (%llu tokens)\n",
-              static_cast<unsigned long long>(r.load.requests),
-              static_cast<unsigned long long>(r.load.failed),
-              static_cast<unsigned long long>(r.load.mismatched),
-              static_cast<unsigned long long>(r.load.tokens));
+  std::printf(
+      "answers       %llu, failed %llu (%llu DATA_LOSS), with other tokens %llu (%llu tokens)\n",
+      static_cast<unsigned long long>(r.load.requests),
+      static_cast<unsigned long long>(r.load.failed),
+      static_cast<unsigned long long>(r.load.data_loss),
+      static_cast<unsigned long long>(r.load.mismatched),
+      static_cast<unsigned long long>(r.load.tokens));
   if (!r.load.first_error.empty()) std::printf("error         %s\n", r.load.first_error.c_str());
   std::printf("references    SHA-256 %s\n", r.reference_digest.c_str());
   const auto line = [](const char* name, const Summary& s) {
@@ -73,6 +76,7 @@ int Main(int argc, char** argv) {
   app.add_option("--streams", options.streams)->check(CLI::Range(1, 256));
   app.add_option("--tokens", options.tokens, "Of an answer")->check(CLI::Range(2, 4'000));
   app.add_option("--prompt-tokens", options.prompt_tokens)->check(CLI::Range(1, 100'000));
+  app.add_flag("--verify", options.verify, "Workers check every product");
   app.add_flag("--fresh", options.fresh, "No answer finds another one's blocks in a cache");
   app.add_option("--routers", options.routers)->check(CLI::Range(1, 16));
   app.add_option("--up-flag", options.up_flags, "One more flag of octet up, as --a=b");

@@ -57,6 +57,21 @@ TEST_P(FaultSmokeTest, RollingUpgradesToAnotherVersionAndBack) {
   ExpectUnharmed(result);
   if (result.ok()) EXPECT_EQ(result->load.answers.size(), 2u) << "no stream moved";
 }
+TEST_P(FaultSmokeTest, DamagedWeightsThatEveryProductIsCheckedFor) {
+  options_.verify = true;
+  options_.workers = 2;
+  options_.rounds = 1;
+  ExpectUnharmed(DamageWeights(options_));
+}
+TEST_P(FaultSmokeTest, DamagedWeightsThatTheScrubberFinds) {
+  options_.workers = 2;
+  options_.rounds = 1;
+  const auto result = DamageWeights(options_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  // Streams never pause: some were in flight.
+  EXPECT_GT(result->load.data_loss, 0u);
+  EXPECT_EQ(result->load.failed, result->load.data_loss) << result->load.first_error;
+}
 TEST_P(FaultSmokeTest, NetworksThatDropOneWayOrBoth) {
   if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no network";
   options_.rounds = 3;

@@ -29,6 +29,7 @@ struct ChaosOptions {
   uint32_t tokens = 200;              // of each answer
   uint32_t prompt_tokens = 24;        // of each question
   std::vector<std::string> up_flags;  // further ones of `octet up`
+  bool verify = false;                // workers run with --verify-experts
   bool fresh = false;                 // no answer finds another one's blocks in a cache
   uint64_t undisturbed_tokens = 0;    // received before the first fault; 0: 10 answers' worth
   // How long the coordinator stays away, one measurement of throughput takes, or a flood lasts.
@@ -81,6 +82,11 @@ absl::StatusOr<ScenarioResult> PartitionWorkers(const ChaosOptions& options);
 // moves the cluster to `next_model`, then back. Each request has the tokens of the version it began
 // on. INVALID_ARGUMENT without `next_model` or with fewer than 2 routers.
 absl::StatusOr<ScenarioResult> UpgradeCluster(const ChaosOptions& options);
+// Flips a bit in the weights that a worker has mapped, while it serves. Each worker has a copy of
+// `model` of its own. With `verify` workers check every product: no request fails and no token
+// changes. Without, the scrubber finds it: what was in flight ends with DATA_LOSS, and answers
+// that end once that is over are right again; how many were wrong before is in a note.
+absl::StatusOr<ScenarioResult> DamageWeights(const ChaosOptions& options);
 
 }  // namespace octet
 

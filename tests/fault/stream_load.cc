@@ -104,6 +104,7 @@ void StreamLoad::RunStream(Stream* stream) {
     ++result_.requests;
     if (!answer.ok()) {
       ++result_.failed;
+      if (absl::IsDataLoss(answer.status())) ++result_.data_loss;
       if (result_.first_error.empty()) result_.first_error = answer.status().ToString();
       continue;
     }
@@ -120,6 +121,11 @@ void StreamLoad::Run() {
   for (Stream& stream : streams_) {
     stream.thread = std::thread([this, &stream] { RunStream(&stream); });
   }
+}
+
+StreamLoadResult StreamLoad::Progress() const {
+  MutexLock lock(mu_);
+  return result_;
 }
 
 StreamLoadResult StreamLoad::Stop() {

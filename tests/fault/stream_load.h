@@ -34,6 +34,7 @@ struct StreamLoadResult {
   uint64_t requests = 0;    // that ended
   uint64_t tokens = 0;      // received
   uint64_t failed = 0;      // ended with an error
+  uint64_t data_loss = 0;   // of them: with DATA_LOSS
   uint64_t mismatched = 0;  // whose tokens are not those of the undisturbed answer
   std::string first_error;
   std::map<std::string, uint64_t> answers;  // by the compute digest they began on
@@ -58,6 +59,8 @@ class StreamLoad {
   void Run();
   // Ends after the requests in flight; call once, after Run.
   StreamLoadResult Stop();
+  // As of now, without the gaps.
+  StreamLoadResult Progress() const;
   // Tokens received so far.
   uint64_t tokens() const { return tokens_.load(); }
   // SHA-256 of all reference answers together.
@@ -87,7 +90,7 @@ class StreamLoad {
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> tokens_{0};
   std::atomic<uint64_t> salts_{0};
-  Mutex mu_;
+  mutable Mutex mu_;
   StreamLoadResult result_ OCTET_GUARDED_BY(mu_);
 };
 

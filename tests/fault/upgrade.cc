@@ -1,6 +1,4 @@
 // Rolling upgrades of a cluster whose roles are started one by one, as an operator starts them.
-#include <signal.h>
-
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -11,55 +9,13 @@
 #include "absl/strings/str_join.h"
 #include "core/status_macros.h"
 #include "tests/fault/chaos_cluster.h"
+#include "tests/fault/role_process.h"
 #include "tests/fault/scenarios.h"
 
 namespace octet {
 namespace {
 
 constexpr int64_t kStartMs = 60'000;
-constexpr int64_t kEndMs = 60'000;
-
-// One process that is started again and again at the address it had first.
-class RoleProcess {
- public:
-  explicit RoleProcess(std::vector<std::string> args) : args_(std::move(args)) {}
-
-  // With `flags` after the fixed arguments; waits until it listens.
-  absl::Status Start(const std::vector<std::string>& flags) {
-    std::vector<std::string> argv = {OctetBinary()};
-    argv.insert(argv.end(), args_.begin(), args_.end());
-    argv.insert(argv.end(), flags.begin(), flags.end());
-    argv.insert(argv.end(), {"--listen", address_, "--log-level", "info"});
-    process_ = std::make_unique<ChildProcess>(argv);
-    const std::string mark = "listening on ";
-    if (!process_->WaitForOutput(mark, kStartMs)) {
-      return absl::UnavailableError(absl::StrCat(args_[0], " did not start: ", Log()));
-    }
-    const std::string log = process_->StderrText();
-    const size_t begin = log.find(mark) + mark.size();
-    address_ = log.substr(begin, log.find_first_of(" ,\n", begin) - begin);
-    return absl::OkStatus();
-  }
-
-  // Asks it to end and waits until it has.
-  absl::Status End() {
-    process_->Signal(SIGTERM);
-    int status = 0;
-    if (!process_->WaitForExit(kEndMs, &status)) {
-      return absl::DeadlineExceededError(absl::StrCat(args_[0], " did not end: ", Log()));
-    }
-    if (status == 0) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat(args_[0], " ended with ", status, ": ", Log()));
-  }
-
-  const std::string& address() const { return address_; }
-  std::string Log() const { return process_->StderrText(); }
-
- private:
-  const std::vector<std::string> args_;
-  std::string address_ = "127.0.0.1:0";
-  std::unique_ptr<ChildProcess> process_;
-};
 
 // Ready workers of the version with this digest.
 uint64_t WorkersOf(const octet::v1::StatusResponse& status, const std::string& digest) {

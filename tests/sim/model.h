@@ -41,6 +41,7 @@ class SimForwardPass final : public ForwardPass {
 
   absl::Status Forward(const Batch& batch, size_t micro_batches, MonotonicTime give_up) override;
   absl::StatusOr<ConstTensorF32> Logits(const Batch& batch, size_t begin, size_t count) override;
+  WorkerUse TakeWorkerUse() override { return dispatcher_->TakeUse(); }
   const ModelConfig& config() const override { return config_; }
   size_t logit_rows_max() const override { return 16; }
   const ExecContext& context() const override { return context_; }

@@ -1,0 +1,40 @@
+// A router's opinion of a worker: how long it takes, and whether to pass it over for a while.
+#ifndef OCTET_TRANSPORT_WORKER_HEALTH_H_
+#define OCTET_TRANSPORT_WORKER_HEALTH_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/clock.h"
+#include "core/ids.h"
+#include "transport/latency_estimate.h"
+
+namespace octet {
+
+// A late worker is passed over for so long after it lost to a hedge, doubling each time.
+inline constexpr Duration kSuspectMin = Duration::Millis(200);
+inline constexpr Duration kSuspectMax = Duration::Millis(10'000);
+
+struct WorkerHealth {
+  LatencyEstimate latency;
+  uint32_t suspicions = 0;  // in a row
+  MonotonicTime suspect_until;
+  // Refused our digest under this epoch: unusable until a newer one.
+  bool wrong_digest = false;
+  Epoch wrong_digest_epoch;
+
+  void LostToHedge(MonotonicTime now) {
+    suspect_until =
+        now + Duration{std::min(kSuspectMin.ns << std::min(suspicions++, 16u), kSuspectMax.ns)};
+  }
+  // Its weights are damaged: it is about to end.
+  void Leaves(MonotonicTime now) { suspect_until = now + kSuspectMax; }
+  bool Usable(Epoch epoch, bool accept_suspects, MonotonicTime now) const {
+    if (wrong_digest && wrong_digest_epoch >= epoch) return false;
+    return accept_suspects || suspect_until <= now;
+  }
+};
+
+}  // namespace octet
+
+#endif  // OCTET_TRANSPORT_WORKER_HEALTH_H_

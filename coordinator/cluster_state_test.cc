@@ -325,6 +325,72 @@ TEST(ClusterState, LastReplicasAreDrainedOnceTheirRoutersAreGone) {
   EXPECT_THAT(sim.drains_.back().message, HasSubstr("no router asks"));
 }
 
+// Routers hear of it with the table that no longer has it, and again if they come back.
+TEST(ClusterState, ADamagedWorkerIsOutAtOnceAndItsRoutersAreTold) {
+  ClusterSim sim = Serving(3, 2);
+  SimMember& worker = sim.members_[1];
+  SimMember& router = sim.members_[4];
+  const MemberId id = worker.id;
+  sim.sent_.clear();
+  worker.state = MemberState::kDamaged;
+  sim.Beat(worker);
+  EXPECT_FALSE(Names(*sim.active(), worker));
+  const auto told = [&] {
+    return std::any_of(sim.sent_.begin(), sim.sent_.end(), [&](const auto& send) {
+      return send.watch == router.watch && send.damaged == std::vector<MemberId>{id};
+    });
+  };
+  EXPECT_TRUE(told());
+  // The process is not taken back; a new one is.
+  EXPECT_EQ(sim.Register(worker).code(), absl::StatusCode::kFailedPrecondition);
+  sim.sent_.clear();
+  sim.Do(WatchClosedEvent{router.watch});
+  ASSERT_TRUE(sim.Register(router).ok());
+  EXPECT_TRUE(told());
+  SimMember fresh;
+  fresh.record = worker.record;
+  fresh.record.id = MemberId();
+  fresh.record.incarnation = 77;
+  fresh.model = worker.model;
+  worker = fresh;
+  sim.Run(Duration::Millis(2000));
+  EXPECT_TRUE(Names(*sim.active(), worker));
+  // After a while nobody has to hear of it any more.
+  sim.Run(Duration::Millis(kLostShownMs));
+  sim.sent_.clear();
+  sim.Do(WatchClosedEvent{router.watch});
+  ASSERT_TRUE(sim.Register(router).ok());
+  ASSERT_FALSE(sim.sent_.empty());
+  EXPECT_TRUE(sim.sent_.back().damaged.empty());
+}
+
+TEST(ClusterState, ADamagedWorkerThatNoTableNamesIsToldOfToo) {
+  ClusterSim sim = Serving(2, 2);
+  SimMember& spare = sim.Add(MemberRole::kWorker, /*memory_bytes=*/1);  // room for nothing
+  sim.Run(Duration::Millis(1500));
+  ASSERT_FALSE(Names(*sim.active(), spare));
+  const Epoch before = sim.active()->epoch;
+  sim.sent_.clear();
+  spare.state = MemberState::kDamaged;
+  sim.Beat(spare);
+  EXPECT_EQ(sim.active()->epoch, before);
+  ASSERT_FALSE(sim.sent_.empty());
+  EXPECT_EQ(sim.sent_.back().damaged, std::vector<MemberId>{spare.id});
+}
+
+// Without routers a draining worker is not kept for the sake of a table.
+TEST(ClusterState, ADrainingWorkerLeavesTheTableOnceNoRouterIsLeft) {
+  ClusterSim sim = Serving(1, 1);
+  SimMember& worker = sim.members_[1];
+  worker.state = MemberState::kDraining;
+  sim.Run(Duration::Millis(1000));
+  EXPECT_TRUE(Names(*sim.active(), worker));
+  sim.members_[2].up = false;
+  sim.Do(WatchClosedEvent{sim.members_[2].watch});
+  sim.Run(Duration::Millis(3000));
+  EXPECT_FALSE(Names(*sim.active(), worker));
+}
+
 TEST(ClusterState, ARestartWithTheStoreChangesNothing) {
   ClusterSim sim = Serving(4, 2);
   const Placement before = *sim.active();

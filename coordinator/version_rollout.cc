@@ -110,7 +110,7 @@ void VersionState::KeepLastReplicas(PlacementPlan* plan) const {
     for (const WorkerId id : active_->expert_replicas[expert.value()]) {
       const Member* member = FindWorker(id);
       if (member == nullptr || member->dead) continue;
-      if (member->record.draining && !Routed()) continue;  // nobody is left to ask it
+      if (Released(*member)) continue;
       (member->lost ? gone : live).push_back(id);
     }
     plan->expert_replicas[expert.value()] = live.empty() ? gone : live;
@@ -247,7 +247,7 @@ void VersionState::Shrink(const Member& member) {
     if (at == set.end()) continue;
     const bool covered = std::any_of(set.begin(), set.end(),
                                      [&](WorkerId other) { return other != id && Live(other); });
-    if (!covered && !member.dead) continue;
+    if (!covered && !member.dead && !Released(member)) continue;
     set.erase(at);
     changed = true;
   }

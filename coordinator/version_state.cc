@@ -78,6 +78,7 @@ VersionState::VersionState(const ClusterSettings* settings, ClusterLedger* ledge
 
 void VersionState::Advance() {
   ExpireLeases();
+  ReleaseDraining();
   AdvanceRollout();
   ConsiderLoad();
   PlanIfDue();
@@ -305,8 +306,6 @@ void VersionState::LoseMember(Member& member, bool dead) {
   ledger_->durable_changed = true;
   Log(LogLevel::kWarning,
       absl::StrCat(Describe(member.record), dead ? " was replaced" : " lost its lease"));
-  // Workers that drain wait for nobody any more.
-  if (!member.is_worker() && !Routed()) RequestPlan(now());
   if (!member.is_worker()) return;
   const bool in_rollout = rollout_ && rollout_->target->FindWorker(member.worker_id()) != nullptr;
   const bool in_active = active_ && active_->FindWorker(member.worker_id()) != nullptr;
@@ -343,6 +342,14 @@ bool VersionState::Routed() const {
   return std::any_of(members_.begin(), members_.end(), [](const auto& entry) {
     return !entry.second.is_worker() && !entry.second.lost;
   });
+}
+
+void VersionState::ReleaseDraining() {
+  // Its table has an older epoch than one made now.
+  if (rollout_.has_value()) return;
+  for (const auto& [id, member] : members_) {
+    if (member.is_worker() && !member.lost && Placed(member) && Released(member)) Shrink(member);
+  }
 }
 
 size_t VersionState::Others(MemberRole role, const std::string& address) const {

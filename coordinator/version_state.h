@@ -156,6 +156,9 @@ class VersionState {
   bool LongLost(const Member& member) const;
   // Some router of this version lives.
   bool Routed() const;
+  // It drains, and nobody is left to ask it: not even the last replica has to stay.
+  bool Released(const Member& member) const { return member.record.draining && !Routed(); }
+  void ReleaseDraining();
   void UpdateDrains();
   void Log(LogLevel level, std::string text);
 

@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kLanes = 8;
 // What one thread sums at a time.
 constexpr size_t kPieceBytes = 64 << 10;
-// Odd, so that a change of one lane always changes the result.
+// Odd, as its powers are: a change of one lane always changes the result.
 constexpr uint64_t kMix = 0x9e3779b97f4a7c15;
 
 struct Piece {
@@ -39,7 +39,7 @@ std::vector<Piece> PiecesOf(const ExpertWeights& layer) {
 
 }  // namespace
 
-uint64_t WeightSum(const uint8_t* data, size_t bytes) {
+WeightSum SumWeights(const uint8_t* data, size_t bytes) {
   OCTET_CHECK_EQ(bytes % (kLanes * sizeof(uint64_t)), 0u);
   std::array<uint64_t, kLanes> sum{}, running{};
   for (size_t at = 0; at < bytes; at += sizeof(sum)) {
@@ -50,8 +50,12 @@ uint64_t WeightSum(const uint8_t* data, size_t bytes) {
       running[i] += sum[i];
     }
   }
-  uint64_t result = 0;
-  for (size_t i = 0; i < kLanes; ++i) result = (result + sum[i] + running[i] * kMix) * kMix;
+  WeightSum result;
+  uint64_t factor = kMix;
+  for (size_t i = 0; i < kLanes; ++i, factor *= kMix) {
+    result.sum += sum[i] * factor;
+    result.order += running[i] * factor;
+  }
   return result;
 }
 
@@ -59,8 +63,10 @@ WorkerModel SummedWorkerModel(WorkerModel model) {
   model.load = [load = std::move(model.load)](ExpertId id) -> absl::StatusOr<MappedExpert> {
     OCTET_ASSIGN_OR_RETURN(MappedExpert expert, load(id));
     for (const ExpertWeights& layer : expert.layers) {
-      std::vector<uint64_t>& sums = expert.sums.emplace_back();
-      for (const Piece& piece : PiecesOf(layer)) sums.push_back(WeightSum(piece.data, piece.bytes));
+      std::vector<WeightSum>& sums = expert.sums.emplace_back();
+      for (const Piece& piece : PiecesOf(layer)) {
+        sums.push_back(SumWeights(piece.data, piece.bytes));
+      }
     }
     return expert;
   };
@@ -69,11 +75,11 @@ WorkerModel SummedWorkerModel(WorkerModel model) {
 
 absl::Status VerifyLayer(const MappedExpert& expert, LayerId layer, ThreadPool* pool) {
   const std::vector<Piece> pieces = PiecesOf(expert.layers[layer.value()]);
-  const std::vector<uint64_t>& sums = expert.sums[layer.value()];
+  const std::vector<WeightSum>& sums = expert.sums[layer.value()];
   OCTET_CHECK_EQ(pieces.size(), sums.size());
   std::atomic<size_t> damaged{pieces.size()};
   const auto check = [&](size_t i, int) {
-    if (WeightSum(pieces[i].data, pieces[i].bytes) != sums[i]) damaged = i;
+    if (SumWeights(pieces[i].data, pieces[i].bytes) != sums[i]) damaged = i;
   };
   if (pool == nullptr) {
     for (size_t i = 0; i < pieces.size(); ++i) check(i, 0);

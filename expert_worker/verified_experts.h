@@ -14,10 +14,11 @@
 
 namespace octet {
 
-// Of a multiple of 64 bytes at a multiple of 8: lane i sums, modulo 2^64, the words i, i + 8, ...,
-// and beside it the running values of that sum, so that moved words show as well. Changing any one
-// word changes it, others go unseen with a chance of about 2^-64.
-uint64_t WeightSum(const uint8_t* data, size_t bytes);
+// Of a multiple of 64 bytes, any alignment. Words of 64 bits go to eight lanes in turn; a lane sums
+// its words modulo 2^64, and beside it the running values of that sum, so that words that changed
+// places show as well. Both are folded over the lanes with odd factors: a change of one word always
+// changes `sum`, others go unseen with a chance of about 2^-64.
+WeightSum SumWeights(const uint8_t* data, size_t bytes);
 
 // The model with MappedExpert::sums set by `load`.
 WorkerModel SummedWorkerModel(WorkerModel model);

@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "core/damaged.h"
 #include "core/limits.h"
 #include "core/mutex.h"
 #include "expert_worker/job_queue.h"
@@ -225,6 +226,21 @@ TEST_F(WorkerLoopTest, TheQueueIsBounded) {
   EXPECT_TRUE(absl::IsResourceExhausted(loop_.Submit(&extra.job)));
   Release();
   for (TestJob& t : many) t.Wait();
+}
+
+// What a kernel made of damaged weights does not leave, even if it was on its way.
+TEST_F(WorkerLoopTest, CondemnedItGivesNoResultAnyMore) {
+  Hold();
+  TestJob queued(LayerId(0), false, {1}, {{ExpertId(0), a_}});
+  ASSERT_TRUE(loop_.Submit(&queued.job).ok());
+  loop_.Condemn(DamagedError("bit rot"));
+  TestJob late(LayerId(0), false, {2}, {{ExpertId(0), a_}});
+  EXPECT_TRUE(IsDamaged(loop_.Submit(&late.job)));
+  Release();
+  queued.Wait();
+  blocker_->Wait();
+  EXPECT_TRUE(IsDamaged(queued.job.status));
+  EXPECT_TRUE(IsDamaged(blocker_->job.status));
 }
 
 TEST_F(WorkerLoopTest, DrainRefusesNewJobsAndEndsTheAcceptedOnes) {

@@ -43,6 +43,13 @@ struct RouterWeights {
   std::shared_ptr<const MappedFile> mapping;
 };
 
+// Exact integer sums of some bytes of weights (expert_worker/verified_experts.h).
+struct WeightSum {
+  uint64_t sum = 0;
+  uint64_t order = 0;
+  friend bool operator==(const WeightSum&, const WeightSum&) = default;
+};
+
 // One expert, all layers.
 struct MappedExpert {
   std::vector<ExpertWeights> layers;
@@ -53,7 +60,7 @@ struct MappedExpert {
   absl::string_view file;
   std::string digest;
   // [layer][piece], where somebody checks the weights against them; else empty.
-  std::vector<std::vector<uint64_t>> sums;
+  std::vector<std::vector<WeightSum>> sums;
 };
 
 // Told about long work: a phase in words and how much of it is done. Called from the working

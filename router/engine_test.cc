@@ -308,6 +308,44 @@ TEST_F(EngineTest, AnotherRouterTakesBlocksFromTheTierAndGivesTheSameTokens) {
   EXPECT_EQ(Generate(request)->result.usage.cached_tokens, 0u);
 }
 
+// A request for which no damaged worker has computed keeps its tokens; one for which it may have
+// ends, and so does one that took over what others had computed.
+TEST_F(EngineTest, ADamagedWorkerEndsTheRequestsItMayHaveComputedFor) {
+  EngineOptions options = Options();
+  options.running_max = 1;
+  Start(options);
+  const GenerationRequest untouched = Request(Prompt(8, 20), 30);
+  const auto expected = Generate(untouched);
+  const auto running = Submit(Request(Prompt(9, 130), 400));
+  running->WaitTokens(3);
+  const auto waiting = Submit(untouched);  // has not run yet
+  engine_->WorkerDamaged(WorkerId(1));
+  running->WaitEnd();
+  EXPECT_TRUE(absl::IsDataLoss(running->status)) << running->status;
+  EXPECT_THAT(std::string(running->status.message()), HasSubstr("worker 1"));
+  waiting->WaitEnd();
+  EXPECT_TRUE(waiting->status.ok()) << waiting->status;
+  EXPECT_EQ(waiting->tokens, expected->tokens);
+  // Told again, nothing more ends; what was computed before is forgotten.
+  const auto later = Submit(Request(Prompt(9, 130), 200));
+  later->WaitTokens(3);
+  engine_->WorkerDamaged(WorkerId(1));
+  later->WaitEnd();
+  EXPECT_TRUE(later->status.ok()) << later->status;
+  EXPECT_EQ(later->result.usage.cached_tokens, 0u);
+  // A worker of which nobody here has heard concerns only what came from elsewhere.
+  const auto cached = Submit(Request(Prompt(9, 130), 400));
+  cached->WaitTokens(3);
+  engine_->WorkerDamaged(WorkerId(99));
+  cached->WaitEnd();
+  EXPECT_TRUE(absl::IsDataLoss(cached->status)) << cached->status;
+  const auto fresh = Submit(Request(Prompt(10, 130), 300));
+  fresh->WaitTokens(3);
+  engine_->WorkerDamaged(WorkerId(98));
+  fresh->WaitEnd();
+  EXPECT_TRUE(fresh->status.ok()) << fresh->status;
+}
+
 TEST_F(EngineTest, ATierThatCannotBeWrittenFailsNoRequest) {
   const TempDirectory tier;
   EngineOptions options = Options();

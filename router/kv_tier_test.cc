@@ -150,6 +150,19 @@ TEST_F(KvTierTest, TheLimitHoldsAndTheNewestStay) {
   EXPECT_EQ(Fetch(tier.get(), {Key(0)}).size(), 0u);
 }
 
+TEST_F(KvTierTest, ClearedItHasNothingAndGoesOn) {
+  Store({1, 2});
+  {
+    const auto tier = Open();
+    tier->Clear();
+    EXPECT_TRUE(Fetch(tier.get(), {Key(1)}).empty());
+    EXPECT_EQ(Files(), 0u);
+    tier->Store(Key(3), Data(3).data());
+  }
+  EXPECT_EQ(Files(), 1u);
+  EXPECT_EQ(Fetch(Open().get(), {Key(3)}).size(), 1u);
+}
+
 TEST_F(KvTierTest, WhatAWriterLeftUnfinishedIsNoBlock) {
   Store({1});
   std::filesystem::rename(OnlyFile(), directory_ + "/.1-1.tmp");

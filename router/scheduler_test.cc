@@ -461,6 +461,44 @@ TEST(PrefixCacheTest, APreemptedRequestFindsItsOwnBlocksAgain) {
   EXPECT_LT(rows[1], 128u + 119 + 3 * 64);
 }
 
+TEST(PrefixCacheTest, ForgottenNothingIsFoundAndRunningRequestsStartAnew) {
+  const SchedulerOptions options = Options(100);
+  Scheduler scheduler(options), undisturbed(options);
+  FakeModel model;
+  std::vector<TokenId> first, expected, actual;
+  RunOne(&scheduler, &model, Request(1, 200, 10), &first);
+  EXPECT_GT(scheduler.blocks_idle(), 0u);
+  RunOne(&undisturbed, &model, Request(2, 200, 40), &expected);
+  // In the middle of its output.
+  ASSERT_TRUE(scheduler.Submit(Request(2, 200, 40)).ok());
+  while (scheduler.Find(RequestId(2))->tokens.size() < 220) {
+    const StepPlan& plan = scheduler.Plan({});
+    const auto next = model.Run(plan.batch);
+    scheduler.CommitStep();
+    for (const auto& [id, token] : next) scheduler.CommitToken(id, token);
+  }
+  scheduler.ForgetCache();
+  EXPECT_EQ(scheduler.blocks_idle(), 0u);
+  EXPECT_EQ(scheduler.blocks_used(), 0u);
+  EXPECT_EQ(scheduler.waiting(), 1u);
+  EXPECT_EQ(scheduler.Find(RequestId(2))->computed, 0u);
+  while (scheduler.Find(RequestId(2)) != nullptr) {
+    const StepPlan& plan = scheduler.Plan({});
+    const auto next = model.Run(plan.batch);
+    scheduler.CommitStep();
+    for (const auto& [id, token] : next) {
+      actual = scheduler.Find(id)->tokens;
+      actual.push_back(token);
+      if (actual.size() == 240) {
+        scheduler.Remove(id);
+      } else {
+        scheduler.CommitToken(id, token);
+      }
+    }
+  }
+  EXPECT_EQ(actual, expected);
+}
+
 TEST(PrefixCacheTest, SharedBlocksTakeRoomOnce) {
   SchedulerOptions options = Options(10);
   options.step_tokens_max = 64 * 8;

@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "core/damaged.h"
 #include "transport/fake_world.h"
 #include "transport/local/local_link.h"
 
@@ -100,6 +101,22 @@ INSTANTIATE_TEST_SUITE_P(Codes, Refusals,
                                            absl::StatusCode::kFailedPrecondition,
                                            absl::StatusCode::kInvalidArgument,
                                            absl::StatusCode::kResourceExhausted));
+
+TEST_F(TokenDispatcherTest, TellsWhoComputedAndWhoIsDamaged) {
+  dispatcher_->SetPlacement(FakePlacement(1, 3, {{1, 3}, {2, 3}, {1, 3}}));
+  FakeWorld::Behaviour damaged;
+  damaged.status = DamagedError("bit rot");
+  Misbehave(WorkerId(1), damaged, 1000);
+  EXPECT_TRUE(Run().ok());
+  WorkerUse use = dispatcher_->TakeUse();
+  EXPECT_THAT(use.used, ::testing::UnorderedElementsAre(WorkerId(2), WorkerId(3)));
+  EXPECT_THAT(use.damaged, ::testing::ElementsAre(WorkerId(1)));
+  // It is passed over, and nothing is told twice.
+  EXPECT_TRUE(Run().ok());
+  use = dispatcher_->TakeUse();
+  EXPECT_TRUE(use.damaged.empty());
+  EXPECT_EQ(world_.sent[WorkerId(1)], 1);
+}
 
 TEST_F(TokenDispatcherTest, AReplyOfTheWrongSizeCountsAsAFailure) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));

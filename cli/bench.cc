@@ -94,7 +94,7 @@ absl::Status TimeRequest(Backend* backend, const octet::v1::GenerateRequest& req
 
 BenchOutcome RunLoad(Backend* backend, const BenchPlan& plan, const CancelToken& cancel,
                      Pacer* pacer) {
-  const SystemClock clock;
+  const SystemClock clock{};
   const MonotonicTime start = clock.Now();
   BenchOutcome outcome;
   Mutex mu;
@@ -131,7 +131,7 @@ struct EngineRates {
 // Time until the one token of `request` is there.
 absl::StatusOr<double> FirstTokenMs(Backend* backend, const octet::v1::GenerateRequest& request,
                                     const CancelToken& cancel) {
-  const SystemClock clock;
+  const SystemClock clock{};
   RequestTimes times;
   times.start = clock.Now();
   OCTET_RETURN_IF_ERROR(TimeRequest(backend, request, clock, cancel, &times));
@@ -222,7 +222,7 @@ absl::Status Run(const Settings& settings) {
     return absl::InvalidArgumentError(
         "max-tokens: 1; with --engine at least 2: decoding is what follows the first token");
   }
-  const SystemClock clock;
+  const SystemClock clock{};
   const CancelToken cancel;
   Pacer pacer(&clock);
   const StopSignals signals([&](int) {

@@ -42,7 +42,7 @@ absl::Status Run(const Settings& settings) {
   options.settings.expected_workers = static_cast<uint32_t>(settings.Int("expected-workers"));
   options.settings.lease = Duration::Millis(settings.Int("lease-ms"));
   options.settings.heartbeat = Duration::Millis(settings.Int("heartbeat-ms"));
-  const SystemClock clock;
+  const SystemClock clock{};
   OCTET_ASSIGN_OR_RETURN(const auto server, CoordinatorServer::Start(options, &clock));
   LogInfo("listening on ", server->address(), ", replication ", options.settings.replication);
   reporter.Listening(server->address());

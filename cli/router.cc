@@ -37,7 +37,7 @@ absl::Status Run(const Settings& settings) {
   }
   options.on_ready = [&reporter] { reporter.Ready(); };
   OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
-  const SystemClock clock;
+  const SystemClock clock{};
   OCTET_ASSIGN_OR_RETURN(const auto server, RouterServer::Start(options, package, &clock));
   LogInfo("listening on ", server->address(), ", model ", package->name(), ", ",
           options.engine.threads, " threads, ", CpuLevelName(options.engine.cpu_level));

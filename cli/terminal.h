@@ -34,7 +34,7 @@ class ProgressBar {
   void EndLine();
 
   const bool terminal_;
-  const SystemClock clock_;
+  const SystemClock clock_{};
   std::string phase_;
   MonotonicTime phase_start_;
   MonotonicTime drawn_;

@@ -153,7 +153,7 @@ absl::Status Run(const Settings& settings) {
   }
   OCTET_ASSIGN_OR_RETURN(const StateDirectory state,
                          StateDirectory::Make(settings.String("state-dir")));
-  const SystemClock clock;
+  const SystemClock clock{};
   Supervisor supervisor(MakePlan(settings, package, state.path(), cores), &clock,
                         [](const std::string& line) { PrintOut(line + "\n"); });
   return supervisor.Run();

@@ -58,7 +58,7 @@ absl::Status Run(const Settings& settings) {
     LogError("the coordinator refuses this worker: ", status.message());
   };
   OCTET_ASSIGN_OR_RETURN(const auto package, OpenPackage(settings));
-  const SystemClock clock;
+  const SystemClock clock{};
   WorkerModel model = PackageWorkerModel(package, options.threads);
   if (settings.Bool("lock-memory")) model = LockedWorkerModel(std::move(model));
   OCTET_ASSIGN_OR_RETURN(options.cuda,

@@ -279,6 +279,28 @@ class ClusterSim {
   mutable VersionSnapshot last_snapshot_;
 };
 
+inline ClusterSettings Settings(uint32_t replication, uint32_t expected = 0) {
+  ClusterSettings settings;
+  settings.replication = replication;
+  settings.expected_workers = expected;
+  return settings;
+}
+
+// `workers` workers and one router, all serving.
+inline ClusterSim Serving(uint32_t workers, uint32_t replication, uint64_t memory_bytes = 0) {
+  ClusterSim sim(Settings(replication));
+  for (uint32_t w = 0; w < workers; ++w) sim.Add(MemberRole::kWorker, memory_bytes);
+  sim.Add(MemberRole::kRouter);
+  sim.Run(Duration::Millis(1500));
+  EXPECT_NE(sim.active(), nullptr);
+  EXPECT_TRUE(sim.snapshot().ready);
+  return sim;
+}
+
+inline bool Names(const Placement& table, const SimMember& member) {
+  return table.FindWorker(WorkerId(member.id.value())) != nullptr;
+}
+
 }  // namespace octet
 
 #endif  // OCTET_COORDINATOR_CLUSTER_STATE_SIM_H_

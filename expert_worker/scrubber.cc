@@ -38,7 +38,7 @@ struct Scrubber::Impl {
   const ExpertStore* store = nullptr;
   ScrubOptions options;
   std::function<void(const absl::Status&)> on_damage;
-  const SystemClock clock;
+  const SystemClock clock{};
   mutable Mutex mu;
   CondVar changed;
   bool stopping OCTET_GUARDED_BY(mu) = false;

@@ -66,7 +66,7 @@ struct ShmServer::Impl {
   const ExpertStore* const store;
   WorkerLoop* const loop;
   const DispatchShape shape;
-  const SystemClock clock;
+  const SystemClock clock{};
   OwnedFd listener;
   OwnedFd stop;
   std::atomic<bool> hidden{false};               // the socket has no name any more

@@ -62,7 +62,7 @@ bool Doorbell::Due(Seen seen, uint32_t target) const {
 void Doorbell::Wait(Seen seen, uint32_t rings, Duration length, Duration spin) const {
   const uint32_t target = seen.rings + rings;
   if (Due(seen, target)) return;
-  const SystemClock clock;
+  const SystemClock clock{};
   const MonotonicTime begin = clock.Now();
   const MonotonicTime end = begin + length;
   const MonotonicTime spin_end = begin + std::min(spin, length);

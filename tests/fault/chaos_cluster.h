@@ -77,7 +77,7 @@ class ChaosCluster {
   absl::Status StartStreams();
 
   const ChaosOptions options_;
-  const SystemClock clock_;
+  const SystemClock clock_{};
   const TemporaryDirectory state_;
   std::mt19937_64 random_;
   std::unique_ptr<LocalCluster> cluster_;

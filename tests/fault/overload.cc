@@ -103,7 +103,7 @@ class OpenLoop {
 
   const ChaosOptions options_;
   const uint32_t vocab_;
-  const SystemClock clock_;
+  const SystemClock clock_{};
   Pacer pacer_{&clock_};
   std::vector<std::unique_ptr<Client>> clients_;
   std::atomic<uint64_t> next_{0};

@@ -85,7 +85,7 @@ class StreamLoad {
   void RunStream(Stream* stream);
 
   const StreamLoadOptions options_;
-  const SystemClock clock_;
+  const SystemClock clock_{};
   std::vector<Stream> streams_;
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> tokens_{0};

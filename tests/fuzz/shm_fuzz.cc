@@ -75,7 +75,7 @@ struct Pair {
                                                 *std::move(doorbell), &store, &shape, &loop);
   }
 
-  const octet::SystemClock clock;
+  const octet::SystemClock clock{};
   octet::LoadCounter load{4};
   octet::ExpertStore store;
   const octet::DispatchShape shape;

@@ -26,6 +26,7 @@ const std::map<std::string, Scenario>& Scenarios() {
                                           {"router", KillRouters},
                                           {"upgrade", UpgradeCluster},
                                           {"damage", DamageWeights},
+                                          {"messages", SpoilMessages},
                                           {"overload", Overload}};
   return *scenarios;
 }

@@ -72,6 +72,11 @@ TEST_P(FaultSmokeTest, DamagedWeightsThatTheScrubberFinds) {
   EXPECT_GT(result->load.data_loss, 0u);
   EXPECT_EQ(result->load.failed, result->load.data_loss) << result->load.first_error;
 }
+TEST_P(FaultSmokeTest, MessagesThatAreDamagedDoubledAndLate) {
+  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no messages on a wire";
+  options_.rounds = 4;
+  ExpectUnharmed(SpoilMessages(options_));
+}
 TEST_P(FaultSmokeTest, NetworksThatDropOneWayOrBoth) {
   if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no network";
   options_.rounds = 3;

@@ -9,13 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "cli/in_process.h"
 #include "client/client.h"
 #include "core/limits.h"
-#include "core/mutex.h"
-#include "rpc/channel.h"
 #include "rpc/status_details.h"
-#include "tests/integration/process.h"
+#include "tests/cli/inference_fixture.h"
 
 namespace octet {
 namespace {
@@ -26,37 +23,6 @@ using ::testing::HasSubstr;
 constexpr uint32_t kVocab = 96;
 constexpr uint32_t kContext = 512;
 
-// Stops the engine's thread at the second token, a step after the request left the queue, until
-// Release.
-class BlockingSink final : public GenerationSink {
- public:
-  void OnChunk(GenerationChunk chunk) override {
-    MutexLock lock(mu_);
-    if (chunk.index < 1) return;
-    reached_ = true;
-    changed_.NotifyAll();
-    while (!released_) changed_.Wait(mu_);
-  }
-  void OnFinished(GenerationResult) override {}
-  void OnError(absl::Status) override {}
-
-  void WaitUntilReached() {
-    MutexLock lock(mu_);
-    while (!reached_) changed_.Wait(mu_);
-  }
-  void Release() {
-    MutexLock lock(mu_);
-    released_ = true;
-    changed_.NotifyAll();
-  }
-
- private:
-  Mutex mu_;
-  CondVar changed_;
-  bool reached_ OCTET_GUARDED_BY(mu_) = false;
-  bool released_ OCTET_GUARDED_BY(mu_) = false;
-};
-
 struct Outcome {
   absl::Status status;
   octet::v1::Started started;
@@ -65,24 +31,13 @@ struct Outcome {
   std::vector<uint32_t> indices;
 };
 
-class InferenceServiceTest : public ::testing::Test {
+class InferenceServiceTest : public InferenceFixture {
  protected:
   void Open(const EngineOptions& engine) {
-    InProcessOptions options;
-    options.model = std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/mixtral-f32";
-    options.package.cache_directory = cache_.path();
-    options.engine = engine;
-    auto model = InProcessModel::Open(options, [](absl::string_view, uint64_t, uint64_t) {});
-    ASSERT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    service_ = std::make_unique<InferenceService>(model_->served(), &model_->engine(), &clock_);
-    auto server = RpcServer::Start("127.0.0.1:0", {service_.get()});
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
+    Serve(engine);
     client_ = NewClient({});
   }
   void SetUp() override { Open(EngineOptions()); }
-  void TearDown() override { server_->Shutdown(Duration{}); }
 
   std::unique_ptr<Client> NewClient(ClientOptions options) {
     options.attempts_max = 1;
@@ -92,12 +47,7 @@ class InferenceServiceTest : public ::testing::Test {
   }
 
   static GenerateRequest Request(uint32_t max_tokens = 8) {
-    GenerateRequest request;
-    for (const int32_t id : {5, 17, 60}) request.mutable_token_ids()->add_ids(id);
-    request.mutable_sampling()->set_seed(3);
-    request.mutable_stop()->set_max_tokens(max_tokens);
-    request.mutable_stop()->set_ignore_eos(true);
-    return request;
+    return InferenceFixture::Request(0, max_tokens);
   }
 
   Outcome Generate(const GenerateRequest& request) {
@@ -113,11 +63,6 @@ class InferenceServiceTest : public ::testing::Test {
     return outcome;
   }
 
-  TemporaryDirectory cache_;
-  const SystemClock clock_{};
-  std::unique_ptr<InProcessModel> model_;
-  std::unique_ptr<InferenceService> service_;
-  std::unique_ptr<RpcServer> server_;
   std::unique_ptr<Client> client_;
 };
 

@@ -9,14 +9,11 @@
 #include <thread>
 #include <vector>
 
-#include "cli/in_process.h"
 #include "client/client.h"
 #include "core/mutex.h"
 #include "octet/v1/inference.grpc.pb.h"
-#include "router/api/inference_service.h"
-#include "rpc/channel.h"
 #include "rpc/status_details.h"
-#include "tests/integration/process.h"
+#include "tests/cli/inference_fixture.h"
 
 namespace octet {
 namespace {
@@ -28,53 +25,8 @@ using ::testing::HasSubstr;
 constexpr uint32_t kPrompts = 3;
 constexpr uint32_t kTokens = 8;
 
-// Holds the engine's thread at the second token, a step after the request left the queue, until
-// Release.
-class BlockingSink final : public GenerationSink {
- public:
-  void OnChunk(GenerationChunk chunk) override {
-    MutexLock lock(mu_);
-    if (chunk.index < 1) return;
-    reached_ = true;
-    changed_.NotifyAll();
-    while (!released_) changed_.Wait(mu_);
-  }
-  void OnFinished(GenerationResult) override {}
-  void OnError(absl::Status) override {}
-
-  void WaitUntilReached() {
-    MutexLock lock(mu_);
-    while (!reached_) changed_.Wait(mu_);
-  }
-  void Release() {
-    MutexLock lock(mu_);
-    released_ = true;
-    changed_.NotifyAll();
-  }
-
- private:
-  Mutex mu_;
-  CondVar changed_;
-  bool reached_ OCTET_GUARDED_BY(mu_) = false;
-  bool released_ OCTET_GUARDED_BY(mu_) = false;
-};
-
-class OverloadTest : public ::testing::Test {
+class OverloadTest : public InferenceFixture {
  protected:
-  void Serve(const EngineOptions& engine, const OutputLimits& limits) {
-    InProcessOptions options;
-    options.model = std::string(OCTET_SOURCE_DIR) + "/tests/golden/models/mixtral-f32";
-    options.package.cache_directory = cache_.path();
-    options.engine = engine;
-    auto model = InProcessModel::Open(options, [](absl::string_view, uint64_t, uint64_t) {});
-    ASSERT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    service_ =
-        std::make_unique<InferenceService>(model_->served(), &model_->engine(), &clock_, limits);
-    auto server = RpcServer::Start("127.0.0.1:0", {service_.get()});
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
-  }
   // Serves, and asks for each prompt while nothing else is asked.
   void Open(const EngineOptions& engine, const OutputLimits& limits = OutputLimits()) {
     Serve(engine, limits);
@@ -85,19 +37,6 @@ class OverloadTest : public ::testing::Test {
       expected_.push_back(*std::move(tokens));
     }
   }
-  void TearDown() override { server_->Shutdown(Duration{}); }
-
-  static GenerateRequest Request(uint32_t prompt, uint32_t max_tokens) {
-    GenerateRequest request;
-    for (const int32_t id : {5, 17, 60}) {
-      request.mutable_token_ids()->add_ids(id + static_cast<int32_t>(prompt));
-    }
-    request.mutable_sampling()->set_seed(prompt);
-    request.mutable_stop()->set_max_tokens(max_tokens);
-    request.mutable_stop()->set_ignore_eos(true);
-    return request;
-  }
-
   // Once, over a connection of its own.
   absl::StatusOr<std::vector<int32_t>> Generate(const GenerateRequest& request) {
     ClientOptions once;
@@ -111,18 +50,6 @@ class OverloadTest : public ::testing::Test {
     });
     if (!status.ok()) return status;
     return tokens;
-  }
-
-  // Runs one request that stops the engine's thread until the sink is released.
-  std::shared_ptr<BlockingSink> Block() {
-    auto blocker = std::make_shared<BlockingSink>();
-    GenerationRequest request;
-    request.prompt = {4};
-    request.stop.max_tokens = 2;
-    request.stop.ignore_eos = true;
-    EXPECT_TRUE(model_->engine().Submit(request, blocker).ok());
-    blocker->WaitUntilReached();
-    return blocker;
   }
 
   // A request of one token for the prompt and `max_tokens` for the answer, which nobody hears.
@@ -150,11 +77,6 @@ class OverloadTest : public ::testing::Test {
     EXPECT_EQ(stats.kv_blocks_used, 0u);
   }
 
-  TemporaryDirectory cache_;
-  const SystemClock clock_{};
-  std::unique_ptr<InProcessModel> model_;
-  std::unique_ptr<InferenceService> service_;
-  std::unique_ptr<RpcServer> server_;
   std::vector<std::vector<int32_t>> expected_;
 };
 

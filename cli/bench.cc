@@ -1,6 +1,7 @@
 // octet bench: load from concurrent clients, or with --engine the bare speed of prefill and decode.
 #include <algorithm>
 #include <atomic>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
@@ -12,8 +13,10 @@
 #include "absl/strings/str_format.h"
 #include "cli/backend.h"
 #include "cli/bench_stats.h"
+#include "cli/bench_timeline.h"
 #include "cli/command.h"
 #include "cli/pacer.h"
+#include "cli/request_settings.h"
 #include "cli/setting_table.h"
 #include "cli/stop_signals.h"
 #include "cli/terminal.h"
@@ -40,6 +43,12 @@ struct BenchPlan {
   // Of this run and no other, so that the prefix cache knows no prompt before it is measured.
   std::string cache_salt;
   std::vector<Duration> arrivals;  // of each request after the start
+  // Token ids that prompts are drawn from, by phase; none: the whole vocabulary.
+  std::vector<std::vector<TokenId>> phases;
+
+  uint32_t Phase(uint32_t index) const {
+    return phases.empty() ? 0 : PhaseOf(index, requests, static_cast<uint32_t>(phases.size()));
+  }
 };
 
 // A prompt of random ids, greedy, of exactly max_tokens.
@@ -47,7 +56,10 @@ octet::v1::GenerateRequest RandomRequest(const BenchPlan& plan, uint32_t index) 
   std::mt19937_64 random(plan.seed * 1'000'003 + index);
   octet::v1::GenerateRequest request;
   for (uint32_t i = 0; i < plan.prompt_tokens; ++i) {
-    request.mutable_token_ids()->add_ids(static_cast<int32_t>(random() % plan.vocab));
+    const uint64_t draw = random();
+    const auto* pool = plan.phases.empty() ? nullptr : &plan.phases[plan.Phase(index)];
+    request.mutable_token_ids()->add_ids(pool == nullptr ? static_cast<int32_t>(draw % plan.vocab)
+                                                         : (*pool)[draw % pool->size()]);
   }
   request.set_cache_salt(plan.cache_salt);
   request.mutable_sampling()->set_temperature(0);
@@ -74,6 +86,7 @@ struct BenchOutcome {
   std::vector<RequestTimes> times;
   size_t failed = 0;
   absl::Status first_failure;
+  MonotonicTime start;
   Duration elapsed;
 };
 
@@ -97,11 +110,13 @@ BenchOutcome RunLoad(Backend* backend, const BenchPlan& plan, const CancelToken&
   const SystemClock clock{};
   const MonotonicTime start = clock.Now();
   BenchOutcome outcome;
+  outcome.start = start;
   Mutex mu;
   std::atomic<uint32_t> next{0};
   const auto client = [&] {
     for (uint32_t i = next++; i < plan.requests; i = next++) {
       RequestTimes times;
+      times.phase = plan.Phase(i);
       times.start = plan.arrivals[i].ns == 0 ? clock.Now() : start + plan.arrivals[i];
       if (!pacer->WaitUntil(times.start)) return;
       const absl::Status status =
@@ -216,6 +231,15 @@ absl::Status RunEngine(Backend* backend, BenchPlan plan, bool json, const Cancel
   return absl::OkStatus();
 }
 
+absl::Status WriteTimeline(const std::string& path, const BenchOutcome& outcome) {
+  if (path.empty()) return absl::OkStatus();
+  std::ofstream file(path, std::ios::binary);
+  file << TimelineCsv(outcome.times, outcome.start);
+  file.close();
+  if (!file) return absl::InvalidArgumentError(absl::StrCat("timeline: cannot write ", path));
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Settings& settings) {
   const bool engine = settings.Bool("engine");
   if (engine && settings.Int("max-tokens") < 2) {
@@ -242,10 +266,16 @@ absl::Status Run(const Settings& settings) {
   std::random_device device;
   plan.cache_salt = absl::StrCat("bench ", device(), " ", device());
   plan.arrivals = Arrivals(plan.requests, settings.Float("rate"), plan.seed);
+  const std::string skew = settings.String("skew");
+  if (!skew.empty()) {
+    OCTET_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(skew, kPromptBytesMax));
+    OCTET_ASSIGN_OR_RETURN(plan.phases, ParsePhases(text, skew, plan.vocab));
+  }
   const bool json = settings.Bool("json");
   if (engine) return RunEngine(backend.get(), plan, json, cancel, &pacer);
   const BenchOutcome outcome = RunLoad(backend.get(), plan, cancel, &pacer);
   if (outcome.times.empty() && outcome.failed > 0) return outcome.first_failure;
+  OCTET_RETURN_IF_ERROR(WriteTimeline(settings.String("timeline"), outcome));
   const BenchReport report = MakeReport(outcome.times, outcome.failed, outcome.elapsed);
   PrintOut(json ? ReportToJson(report) + "\n" : ReportToText(report));
   if (cancel.cancelled()) return absl::CancelledError("interrupted");
@@ -271,6 +301,11 @@ Command BenchCommand() {
                      "Requests a second, as a Poisson process; 0: as fast as clients are free",
                      group),
         seed,
+        StringSetting("skew", "",
+                      "File of token ids to draw prompts from, a line for each phase of the run: "
+                      "moves the load between experts",
+                      group),
+        StringSetting("timeline", "", "CSV file to write: tokens a second over time", group),
         BoolSetting("engine",
                     "Print the rates of prefill and decode (of --concurrency sequences) alone, and "
                     "the time of a second turn",

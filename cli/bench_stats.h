@@ -18,6 +18,7 @@ struct RequestTimes {
   std::vector<MonotonicTime> tokens;  // arrival of each
   MonotonicTime end;
   uint32_t prompt_tokens = 0;
+  uint32_t phase = 0;  // of a run with --skew
 };
 
 struct Summary {

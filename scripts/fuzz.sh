@@ -40,7 +40,7 @@ fuzz() {
   local name=$1 log=build-fuzz/counts/$1.log status=0 done
   shift
   mkdir -p "build-fuzz/corpus/$name"
-  build-fuzz/tests/fuzz/"fuzz_$name" "$@" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
+  build-fuzz/tests/fuzz/"fuzz_$name" "$@" -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 \
     -verbosity=0 -artifact_prefix="build-fuzz/crashes/$name-" \
     "build-fuzz/corpus/$name" "tests/fuzz/corpus/$name" >"$log" 2>&1 || status=$?
   done=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")

@@ -77,6 +77,7 @@ void DecodeReply(const octet::v1::DispatchReply& message, const WireFormat& form
   if (!reply->status.ok()) return;
   const size_t floats = rows * format.hidden;
   reply->rows = pool != nullptr ? pool->Take(floats) : std::vector<float>(floats);
+  if (floats == 0) return;
   const char* bytes = message.rows().data();
   if (format.reply == ReplyDType::kF32) {
     std::memcpy(reply->rows.data(), bytes, floats * sizeof(float));

@@ -28,6 +28,7 @@ import plot
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CPU = pathlib.Path("/sys/fs/cgroup/cpu")
 PERIOD_US = 10_000
+QUOTA_US_MIN = 1_000
 
 
 def run(args, *command):
@@ -73,8 +74,9 @@ class Quota:
             group = CPU / f"octet-skew-{pid}"
             group.mkdir()
             self.groups.append(group)
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (group / "cpu.cfs_quota_us").write_text(str(int(cores * PERIOD_US)))
+            period = max(PERIOD_US, int(QUOTA_US_MIN / cores))
+            (group / "cpu.cfs_period_us").write_text(str(period))
+            (group / "cpu.cfs_quota_us").write_text(str(int(cores * period)))
             (group / "cgroup.procs").write_text(str(pid))
 
     def remove(self):
@@ -107,6 +109,23 @@ class Epochs(threading.Thread):
             time.sleep(0.5)
 
 
+def recovery(rows, step=0.5, window=2.0, before=10.0, enough=0.95):
+    """For each change of phase: throughput in the seconds before it, the lowest over a window after it, and seconds until
+    a window has `enough` of what the new phase settles at (its second half). The first and the last step don't count."""
+    wide = int(window / step)
+    rate = [r["prompt_tokens_per_s"] + r["tokens_per_s"] for r in rows[:-1]]
+    mean = lambda values: sum(values) / len(values)
+    changes = [i for i in range(1, len(rate)) if rows[i]["phase"] != rows[i - 1]["phase"]]
+    for at, end in zip(changes, changes[1:] + [len(rate)]):
+        ahead = mean(rate[max(1, at - int(before / step)):at])
+        settled = mean(rate[(at + end) // 2:end])
+        windows = [mean(rate[i:i + wide]) for i in range(at, end - wide + 1)]
+        first = next((i for i, value in enumerate(windows) if value >= enough * settled), None)
+        took = "never" if first is None else f"{first * step:.1f} s"
+        print(f"  phase {rows[at]['phase']:.0f}: {ahead:.0f} tokens/s before, at least {min(windows):.0f} after, settles at "
+              f"{settled:.0f}, {enough:.0%} of that after {took}", flush=True)
+
+
 def measure(args, phases, extra, directory):
     address = f"127.0.0.1:{7500 + extra}"
     cluster = subprocess.Popen([args.octet, "up", "--listen", address, "--workers", str(args.workers), "--replication",
@@ -133,7 +152,10 @@ def measure(args, phases, extra, directory):
         epochs.stop = True
         epochs.join()
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(open(timeline))]
-        print(f"extra replicas {extra}: {report}; new placements at {[round(t, 1) for t in epochs.seen]} s", flush=True)
+        print(f"extra replicas {extra}: {report['failed']} of {report['requests']} requests failed, "
+              f"{report['total_tokens_per_s']:.0f} tokens/s; new placements at {[round(t, 1) for t in epochs.seen]} s",
+              flush=True)
+        recovery(rows)
         return rows, epochs.seen
     finally:
         cluster.send_signal(signal.SIGTERM)
@@ -145,7 +167,7 @@ def measure(args, phases, extra, directory):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--octet", default=str(ROOT / "build" / "octet"))
-    parser.add_argument("--model", nargs="*", default=[], help="as flags, e.g. --model --model DIR; default: embedded")
+    parser.add_argument("--model", help="a directory or GGUF file; default: the embedded one")
     parser.add_argument("--vocab", type=int, default=8192)
     parser.add_argument("--probes", type=int, default=120)
     parser.add_argument("--pool", type=int, default=4)
@@ -158,6 +180,8 @@ def main():
     parser.add_argument("--tokens", type=int, default=4)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "skew.svg")
     args = parser.parse_args()
+    args.model = ["--model", args.model] if args.model else []
+    args.out.parent.mkdir(parents=True, exist_ok=True)
 
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     with tempfile.TemporaryDirectory() as work:

@@ -108,6 +108,18 @@ std::vector<SettingSpec> PackSettings() {
       seed};
 }
 
+std::vector<SettingSpec> IntegritySettings() {
+  const std::string group = "Weights";
+  return {IntSetting("scrub-ms", "60000", 0, 1e9,
+                     "Time in which a worker reads all weights it holds and compares them with "
+                     "their digests again, at 1 % of a core at most; 0: never",
+                     group),
+          BoolSetting("verify-experts",
+                      "Workers check the weights of every expert product before it leaves; on the "
+                      "CPU only",
+                      group)};
+}
+
 std::vector<SettingSpec> ComputeSettings() {
   return {IntSetting("threads", "0", 0, 1024, "Threads for computing; 0: follows from the cores",
                      kCompute),

@@ -18,6 +18,8 @@ std::vector<SettingSpec> ModelSettings();
 std::vector<SettingSpec> PackSettings();
 // --threads, --cpu-level, --cores, --numa-node.
 std::vector<SettingSpec> ComputeSettings();
+// How a worker checks its weights.
+std::vector<SettingSpec> IntegritySettings();
 // --device.
 std::vector<SettingSpec> DeviceSettings();
 // KV cache and scheduler.

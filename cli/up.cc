@@ -194,6 +194,7 @@ Command UpCommand() {
        TransportSettings(),
        EngineSettings(),
        ComputeSettings(),
+       IntegritySettings(),
        DeviceSettings(),
        PackSettings(),
        GeneralSettings()});

@@ -107,19 +107,11 @@ Command WorkerCommand() {
                            RoleSettings("127.0.0.1:7412"),
                            MemberSettings(),
                            TransportSettings(),
-                           {memory,
-                            BoolSetting("lock-memory",
-                                        "Lock the weights of experts in memory, so that "
-                                        "none of their pages is evicted",
-                                        "Process"),
-                            IntSetting("scrub-ms", "60000", 0, 1e9,
-                                       "Time in which all weights held are read and compared with "
-                                       "their digests again, at 1 % of a core at most; 0: never",
-                                       "Process"),
-                            BoolSetting("verify-experts",
-                                        "Check the weights of every expert product before it "
-                                        "leaves; on the CPU only",
-                                        "Process")},
+                           {memory, BoolSetting("lock-memory",
+                                                "Lock the weights of experts in memory, so that "
+                                                "none of their pages is evicted",
+                                                "Process")},
+                           IntegritySettings(),
                            ComputeSettings(),
                            DeviceSettings(),
                            PackSettings(),

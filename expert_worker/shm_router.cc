@@ -101,7 +101,8 @@ absl::Status ShmRouter::Admit(Call& call) {
     // The place of the rows follows from these. Names what is wrong.
     return AdmitDispatch(view, *store_, *shape_, &call.job);
   }
-  if (r.group_count > shape_->experts || r.index_count > r.row_count * kTopKMax) {
+  if (r.group_count == 0 || r.group_count > shape_->experts || r.index_count == 0 ||
+      r.index_count > r.row_count * kTopKMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "dispatch.experts: ", r.group_count, " entries and ", r.index_count,
         " reply rows, allowed are 1 to ", shape_->experts, " and ", r.row_count * kTopKMax));

@@ -60,6 +60,15 @@ void AttemptTracker::Fail(uint32_t attempt, MonotonicTime now, bool counts) {
   const uint32_t doublings = std::min(it->failures++, 16u);
   const Duration backoff{std::min(policy_.backoff_min.ns << doublings, policy_.backoff_max.ns)};
   it->until = now + backoff;
+  // One that was sent elsewhere because it was late is alone again.
+  for (Attempt& other : attempts_) {
+    const bool alone = std::any_of(other.groups.begin(), other.groups.end(), [&](uint32_t g) {
+      const std::vector<uint32_t>& failed = attempts_[attempt].groups;
+      return !groups_[g].done && groups_[g].live == 1 &&
+             std::find(failed.begin(), failed.end(), g) != failed.end();
+    });
+    if (other.live && other.late_at == kNever && alone) other.late_at = now;
+  }
 }
 
 std::vector<uint32_t> AttemptTracker::Waiting(Epoch epoch) const {

@@ -30,8 +30,9 @@ class AttemptTracker {
   uint32_t Start(WorkerId worker, std::vector<uint32_t> groups, MonotonicTime late_at, Epoch epoch);
   // A valid reply: the groups that are complete by it (empty for a late one, which is dropped).
   std::vector<uint32_t> Succeed(uint32_t attempt);
-  // The attempt broke or was refused. `counts` is false where the same replica may be asked as
-  // often as time allows (overload). No effect on an attempt that has already ended.
+  // The attempt broke or was refused; what it was to replace is late again. `counts` is false where
+  // the same replica may be asked as often as time allows (overload). No effect on an attempt that
+  // has already ended.
   void Fail(uint32_t attempt, MonotonicTime now, bool counts = true);
   // The attempt is given up through nobody's fault: neither counted nor is its worker left out.
   void Withdraw(uint32_t attempt) { End(attempt, false); }

@@ -16,6 +16,7 @@
 #include "core/mutex.h"
 #include "transport/dispatch_plan.h"
 #include "transport/reply_mailbox.h"
+#include "transport/sent_dispatch.h"
 #include "transport/worker_health.h"
 
 namespace octet {
@@ -28,31 +29,8 @@ constexpr Duration kSleepMax = Duration::Millis(1'000);
 // Hedges may be a tenth of all dispatches, and this many in a row.
 constexpr double kHedgeShare = 0.1;
 constexpr double kHedgeBurst = 8;
-// A reply so much later than late is waited for no longer, whatever the budget.
-constexpr int kHopelessFactor = 4;
-
 using View = PlacementLinks;
 using Mailbox = ReplyMailbox;
-
-constexpr uint32_t kNotAHedge = UINT32_MAX;
-
-// One message to one worker.
-struct Sent {
-  WorkerShare share;
-  std::shared_ptr<ExpertLink> link;
-  DispatchKey key;
-  Epoch epoch;  // of the placement it was planned with
-  MonotonicTime started;
-  Duration late_after;
-  uint32_t hedge_of = kNotAHedge;
-  bool left = false;  // its worker is no longer in the placement
-  std::vector<float> reply;
-
-  // So late that a reply can hardly be expected.
-  bool Hopeless(MonotonicTime now) const {
-    return now >= started + Duration{late_after.ns * kHopelessFactor};
-  }
-};
 
 }  // namespace
 
@@ -64,7 +42,7 @@ struct DispatchHandle::Impl {
   ExpertDispatch head;              // all but the share
   std::vector<ExpertGroup> groups;  // sorted; none is divided any further
   AttemptTracker tracker;
-  std::deque<Sent> sent;  // index is the tracker's attempt
+  std::deque<SentDispatch> sent;  // index is the tracker's attempt
   std::vector<const float*> replies;
   std::shared_ptr<const View> checked;  // nothing in flight was displaced in it
   absl::Status last_error;
@@ -110,9 +88,11 @@ struct TokenDispatcher::Impl {
   void MoveDisplaced(DispatchHandle::Impl& h);
   // False where nothing is under way but with workers that left and are past hope.
   bool UnderWay(const DispatchHandle::Impl& h, MonotonicTime now) const;
-  void Cancel(const Sent& sent);
+  void Cancel(const SentDispatch& sent);
   void HedgeLate(DispatchHandle::Impl& h);
   void Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now);
+  // Gives up what has been silent for too long.
+  void DropSilent(DispatchHandle::Impl& h);
   void DrainReplies();
   void OnReply(uint32_t serial, ExpertReply reply);
   void OnSuccess(DispatchHandle::Impl& h, uint32_t attempt, ExpertReply reply, MonotonicTime now);
@@ -243,7 +223,7 @@ void TokenDispatcher::Impl::SendShare(DispatchHandle::Impl& h, WorkerShare share
   const uint32_t attempt =
       h.tracker.Start(worker, std::move(indices), now + late_after, view->placement->epoch);
   OCTET_CHECK_EQ(attempt, h.sent.size());
-  Sent& sent = h.sent.emplace_back();
+  SentDispatch& sent = h.sent.emplace_back();
   sent.share = std::move(share);
   sent.link = view->links.find(worker)->second;
   sent.key = h.head.key;
@@ -278,7 +258,7 @@ void TokenDispatcher::Impl::MoveDisplaced(DispatchHandle::Impl& h) {
   h.checked = view;
   const MonotonicTime now = clock->Now();
   for (const uint32_t attempt : h.tracker.Live()) {
-    Sent& sent = h.sent[attempt];
+    SentDispatch& sent = h.sent[attempt];
     const WorkerId id = sent.share.worker;
     const auto it = view->links.find(id);
     if (it != view->links.end() && it->second == sent.link) continue;
@@ -298,7 +278,7 @@ void TokenDispatcher::Impl::MoveDisplaced(DispatchHandle::Impl& h) {
 bool TokenDispatcher::Impl::UnderWay(const DispatchHandle::Impl& h, MonotonicTime now) const {
   const std::vector<uint32_t> live = h.tracker.Live();
   return std::any_of(live.begin(), live.end(), [&](uint32_t attempt) {
-    const Sent& sent = h.sent[attempt];
+    const SentDispatch& sent = h.sent[attempt];
     return !sent.left || !sent.Hopeless(now);
   });
 }
@@ -312,7 +292,7 @@ void TokenDispatcher::Impl::HedgeLate(DispatchHandle::Impl& h) {
 }
 
 void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, MonotonicTime now) {
-  const Sent& sent = h.sent[attempt];
+  const SentDispatch& sent = h.sent[attempt];
   const std::vector<uint32_t> open = h.tracker.OpenGroups(attempt);
   if (hedge_budget < 1 && !sent.Hopeless(now) && !sent.left) {
     h.tracker.PostponeHedge(attempt, now + kRecheck);
@@ -340,9 +320,22 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
   for (WorkerShare& share : shares) SendShare(h, std::move(share), hedge_of);
 }
 
+void TokenDispatcher::Impl::DropSilent(DispatchHandle::Impl& h) {
+  const MonotonicTime now = clock->Now();
+  for (const uint32_t attempt : h.tracker.Live()) {
+    const SentDispatch& sent = h.sent[attempt];
+    if (!sent.Silent(now)) continue;
+    Cancel(sent);
+    OnFailure(
+        h, attempt,
+        absl::UnavailableError(absl::StrCat("silent for ", (now - sent.started).millis(), " ms")),
+        now);
+  }
+}
+
 void TokenDispatcher::Impl::DrainReplies() {
   for (DispatchHandle::Impl* handle : handles) {
-    for (Sent& sent : handle->sent) sent.link->Poll();
+    for (SentDispatch& sent : handle->sent) sent.link->Poll();
   }
   {
     MutexLock lock(mailbox->mu);
@@ -380,7 +373,7 @@ void TokenDispatcher::Impl::OnReply(uint32_t serial, ExpertReply reply) {
 
 void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt, ExpertReply reply,
                                       MonotonicTime now) {
-  Sent& sent = h.sent[attempt];
+  SentDispatch& sent = h.sent[attempt];
   WorkerHealth& worker = health[sent.share.worker];
   // Not later than now, whatever a worker says, and not before it was asked.
   const MonotonicTime ready =
@@ -431,7 +424,7 @@ void TokenDispatcher::Impl::OnFailure(DispatchHandle::Impl& h, uint32_t attempt,
   }
 }
 
-void TokenDispatcher::Impl::Cancel(const Sent& sent) {
+void TokenDispatcher::Impl::Cancel(const SentDispatch& sent) {
   if (in_flight.erase(sent.key.attempt) > 0) sent.link->Cancel(sent.key);
 }
 
@@ -538,6 +531,7 @@ absl::Status TokenDispatcher::Combine(DispatchHandle& handle, MonotonicTime give
     if (h.tracker.done()) break;
     if (impl_->stopped()) return absl::CancelledError("the dispatcher was stopped");
     for (DispatchHandle::Impl* each : impl_->handles) {
+      impl_->DropSilent(*each);
       impl_->MoveDisplaced(*each);
       impl_->SendWaiting(*each);
       impl_->HedgeLate(*each);
@@ -582,7 +576,7 @@ DispatchHandle::DispatchHandle(std::unique_ptr<Impl> impl) : impl_(std::move(imp
 DispatchHandle::~DispatchHandle() {
   TokenDispatcher::Impl& owner = *impl_->owner;
   owner.CancelLive(*impl_);
-  for (Sent& sent : impl_->sent) owner.pool->Give(std::move(sent.reply));
+  for (SentDispatch& sent : impl_->sent) owner.pool->Give(std::move(sent.reply));
   owner.handles.erase(std::find(owner.handles.begin(), owner.handles.end(), impl_.get()));
 }
 

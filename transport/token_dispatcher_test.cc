@@ -222,6 +222,34 @@ TEST_F(TokenDispatcherTest, AHungWorkerIsHedgedAndThenPassedOver) {
   EXPECT_EQ(world_.sent[WorkerId(1)], 1);
 }
 
+// A worker is hung, and the other one fails what it is asked for in its place: neither is given up.
+TEST_F(TokenDispatcherTest, AHedgeThatFailsIsNotTheLastOne) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));
+  auto failures = std::make_shared<int>(5);
+  world_.behave = [=](WorkerId w, const ExpertDispatch&) {
+    FakeWorld::Behaviour how;
+    how.delay = Duration::Millis(1);
+    how.hang = w == WorkerId(1);
+    if (w == WorkerId(2) && (*failures)-- > 0) how.status = absl::DataLossError("flipped");
+    return how;
+  };
+  const MonotonicTime before = world_.clock.Now();
+  EXPECT_TRUE(Run(Duration::Millis(60'000)).ok());
+  EXPECT_LT((world_.clock.Now() - before).seconds(), 5);
+  EXPECT_GE(world_.sent[WorkerId(2)], 6);
+}
+
+// Its connection lives and nobody else has the experts: it is asked again, and deadlines pass.
+TEST_F(TokenDispatcherTest, AnOnlyReplicaThatStaysSilentIsAskedAgain) {
+  dispatcher_->SetPlacement(FakePlacement(1, 1, {{1}, {1}, {1}}));
+  Hang(WorkerId(1), 1);
+  const MonotonicTime before = world_.clock.Now();
+  EXPECT_TRUE(absl::IsUnavailable(Run(Duration::Millis(250))));
+  EXPECT_LE((world_.clock.Now() - before).seconds(), 12);
+  EXPECT_TRUE(Run().ok());
+  EXPECT_EQ(world_.sent[WorkerId(1)], 2);
+}
+
 // The only other replica was late a moment ago and is passed over; but it is not hung.
 TEST_F(TokenDispatcherTest, AHungWorkersRowsGoToASuspectWhereThereIsNoOther) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));

@@ -74,7 +74,7 @@ TEST_P(FaultSmokeTest, DamagedWeightsThatTheScrubberFinds) {
 }
 TEST_P(FaultSmokeTest, MessagesThatAreDamagedDoubledAndLate) {
   if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no messages on a wire";
-  options_.rounds = 4;
+  options_.rounds = 5;
   ExpectUnharmed(SpoilMessages(options_));
 }
 TEST_P(FaultSmokeTest, NetworksThatDropOneWayOrBoth) {

@@ -72,6 +72,16 @@ class Relay : public std::enable_shared_from_this<Relay> {
   grpc::ServerGenericBidiReactor* Begin(const std::string& method);
   // Sends what is due.
   void Pump();
+  std::string Describe() const {
+    MutexLock lock(mu_);
+    const auto direction = [](const Direction& d) {
+      return absl::StrCat(d.waiting.size(), " waiting", d.busy ? ", one being sent" : "",
+                          d.ended ? ", ended" : "");
+    };
+    return absl::StrCat("forth: ", direction(forth_), client_ == nullptr ? " (closed)" : "",
+                        "; back: ", direction(back_), server_ == nullptr ? " (closed)" : "",
+                        server_gone_ ? "; caller gone" : "", client_gone_ ? "; callee gone" : "");
+  }
   bool over() const {
     MutexLock lock(mu_);
     return server_gone_ && client_gone_;
@@ -94,6 +104,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   // The caller has said all, or is gone.
   void CallerEnded();
   void CallerGone();
+  void CalleeEnded();
 
   MessageProxy::Impl* const proxy_;
   grpc::GenericStub stub_;
@@ -161,7 +172,7 @@ class Relay::ClientEnd final : public grpc::ClientBidiReactor<ByteBuffer, ByteBu
     relay_->server_->StartSendInitialMetadata();
   }
   void OnReadDone(bool ok) override {
-    if (!ok) return;  // OnDone follows
+    if (!ok) return relay_->CalleeEnded();
     relay_->Take(&relay_->back_, std::move(incoming_));
     incoming_.Clear();
     StartRead(&incoming_);
@@ -240,6 +251,12 @@ void Relay::CallerEnded() {
   PumpLocked();
 }
 
+// Its status follows once no write can start any more.
+void Relay::CalleeEnded() {
+  MutexLock lock(mu_);
+  if (ClientEnd* const client = std::exchange(client_, nullptr)) client->End(/*say_so=*/false);
+}
+
 void Relay::CallerGone() {
   MutexLock lock(mu_);
   context_.TryCancel();
@@ -280,6 +297,10 @@ std::vector<std::pair<MonotonicTime, ByteBuffer>> MessageProxy::Impl::Treat(Byte
     FlipBit(random(), &message);
     ++counts.flipped;
   }
+  if (happens(faults.lose)) {
+    ++counts.lost;
+    return sent;
+  }
   if (happens(faults.duplicate)) {
     sent.emplace_back(due, message);
     ++counts.duplicated;
@@ -314,6 +335,8 @@ absl::StatusOr<std::unique_ptr<MessageProxy>> MessageProxy::Start(uint64_t seed)
   grpc::ServerBuilder builder;
   int port = 0;
   builder.SetMaxReceiveMessageSize(-1);
+  // Clients look whether it lives.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterCallbackGenericService(impl.get());
   impl->server = builder.BuildAndStart();
@@ -351,6 +374,13 @@ absl::Status MessageProxy::SetUpstream(const std::string& address) {
 void MessageProxy::SetFaults(const MessageFaults& faults) {
   MutexLock lock(impl_->mu);
   impl_->faults = faults;
+}
+
+std::string MessageProxy::Describe() const {
+  MutexLock lock(impl_->mu);
+  std::string text;
+  for (const auto& relay : impl_->relays) absl::StrAppend(&text, relay->Describe(), "\n");
+  return text;
 }
 
 MessageCounts MessageProxy::counts() const {

@@ -15,6 +15,7 @@ namespace octet {
 // Chances of each message, either way.
 struct MessageFaults {
   double flip = 0;       // one bit anywhere in it
+  double lose = 0;       // not sent at all
   double duplicate = 0;  // sent twice
   double delay = 0;      // by up to delay_max: later ones overtake it
   Duration delay_max = Duration::Millis(50);
@@ -23,6 +24,7 @@ struct MessageFaults {
 struct MessageCounts {
   uint64_t messages = 0;
   uint64_t flipped = 0;
+  uint64_t lost = 0;
   uint64_t duplicated = 0;
   uint64_t delayed = 0;
 };
@@ -45,6 +47,8 @@ class MessageProxy {
   absl::Status SetUpstream(const std::string& address);
   void SetFaults(const MessageFaults& faults);
   MessageCounts counts() const;
+  // What is open and on its way, for the message of a failure.
+  std::string Describe() const;
 
  private:
   friend class Relay;

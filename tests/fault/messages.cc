@@ -1,4 +1,5 @@
 // Messages between routers and workers that are damaged, doubled, late and out of order.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -55,10 +56,19 @@ class ProxiedCluster {
       const MessageCounts counts = proxy->counts();
       sum.messages += counts.messages;
       sum.flipped += counts.flipped;
+      sum.lost += counts.lost;
       sum.duplicated += counts.duplicated;
       sum.delayed += counts.delayed;
     }
     return sum;
+  }
+  std::string Describe() const {
+    std::string text;
+    for (size_t i = 0; i < proxies_.size(); ++i) {
+      absl::StrAppend(&text, "proxy ", i, ":\n", proxies_[i]->Describe(), "worker ", i, ": ",
+                      Tail(workers_[i]->Log()), "\n");
+    }
+    return absl::StrCat(text, "router: ", Tail(router_->Log()));
   }
   // Lines of the logs of all processes in which one says that a message was damaged.
   size_t Noticed() const {
@@ -68,6 +78,10 @@ class ProxiedCluster {
   }
 
  private:
+  static std::string Tail(const std::string& log) {
+    constexpr size_t kShown = 1'500;
+    return log.substr(log.size() - std::min(log.size(), kShown));
+  }
   static size_t Occurrences(const std::string& log) {
     size_t count = 0;
     for (const char* mark : {"a damaged dispatch", "a damaged reply", "failed, sending it"}) {
@@ -88,9 +102,11 @@ class ProxiedCluster {
 // One kind after the other, then all together.
 MessageFaults FaultsOf(uint32_t round) {
   MessageFaults faults;
-  if (round % 4 == 0 || round % 4 == 3) faults.flip = 0.001;
-  if (round % 4 == 1 || round % 4 == 3) faults.duplicate = 0.05;
-  if (round % 4 == 2 || round % 4 == 3) faults.delay = 0.01;
+  const auto happens = [&](uint32_t kind) { return round % 5 == kind || round % 5 == 4; };
+  if (happens(0)) faults.flip = 0.001;
+  if (happens(1)) faults.duplicate = 0.05;
+  if (happens(2)) faults.delay = 0.01;
+  if (happens(3)) faults.lose = 0.001;
   return faults;
 }
 
@@ -105,14 +121,18 @@ absl::StatusOr<ScenarioResult> SpoilMessages(const ChaosOptions& options) {
   for (uint32_t round = 0; round < options.rounds; ++round) {
     chaos->MarkFault();
     cluster.SetFaults(FaultsOf(round));
-    OCTET_RETURN_IF_ERROR(chaos->WaitTokens(2 * options.streams * uint64_t{options.tokens}));
+    const absl::Status status = chaos->WaitTokens(2 * options.streams * uint64_t{options.tokens});
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(status.message(), "\n", cluster.Describe()));
+    }
     cluster.SetFaults({});
     OCTET_RETURN_IF_ERROR(chaos->WaitWhole(options.workers, options.replication));
   }
   const MessageCounts counts = cluster.Counts();
   chaos->Note(absl::StrCat(counts.messages, " messages, of them ", counts.flipped,
-                           " with a flipped bit, ", counts.duplicated, " sent twice, ",
-                           counts.delayed, " late; damage noticed ", cluster.Noticed(), " times"));
+                           " with a flipped bit, ", counts.lost, " lost, ", counts.duplicated,
+                           " sent twice, ", counts.delayed, " late; damage noticed ",
+                           cluster.Noticed(), " times"));
   if (counts.flipped == 0 || cluster.Noticed() == 0) {
     return absl::InternalError("no message was damaged, or nobody noticed");
   }

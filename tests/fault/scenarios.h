@@ -87,8 +87,8 @@ absl::StatusOr<ScenarioResult> UpgradeCluster(const ChaosOptions& options);
 // changes. Without, the scrubber finds it: what was in flight ends with DATA_LOSS, and answers
 // that end once that is over are right again; how many were wrong before is in a note.
 absl::StatusOr<ScenarioResult> DamageWeights(const ChaosOptions& options);
-// Messages between the router and the workers pass through proxies that flip bits in them, send
-// them twice, late and in another order; gRPC only.
+// Messages between the router and the workers pass through proxies that flip bits in them, lose
+// them, send them twice, late and in another order; gRPC only.
 absl::StatusOr<ScenarioResult> SpoilMessages(const ChaosOptions& options);
 
 }  // namespace octet

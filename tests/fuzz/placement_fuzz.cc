@@ -1,6 +1,8 @@
 // Placements from a peer: any message gives a placement within bounds or an error, and an accepted
 // one survives being sent on.
 // Links: octet_rpc
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -9,6 +11,9 @@
 #include "rpc/placement_codec.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  // Text that is not UTF-8 is to be expected here, thousands of times.
+  static auto* const logs = google::protobuf::SetLogHandler(nullptr);
+  (void)logs;
   octet::v1::PlacementTable table;
   if (!table.ParseFromArray(data, static_cast<int>(size))) return 0;
   const auto placement = octet::PlacementFromProto(table);

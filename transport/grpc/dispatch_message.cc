@@ -57,7 +57,7 @@ void EncodeReplyRows(const float* rows, size_t count, const WireFormat& format,
   std::string* bytes = message->mutable_rows();
   bytes->resize(count * format.ReplyRowBytes());
   if (format.reply == ReplyDType::kF32) {
-    std::memcpy(bytes->data(), rows, bytes->size());
+    if (!bytes->empty()) std::memcpy(bytes->data(), rows, bytes->size());
   } else {
     char* out = bytes->data();
     for (size_t i = 0; i < count * format.hidden; ++i) {

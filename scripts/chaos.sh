@@ -2,7 +2,7 @@
 # Faults on the processes of a real cluster under load, in their long form: prints what the streams
 # saw of each. docs/reliability.md has the figures. About 20 minutes in all.
 #   scripts/chaos.sh [SCENARIO ...]     kill stop partition rejoin last_replica coordinator throughput
-#                                       router overload upgrade
+#                                       router overload upgrade damage messages
 # As root for partitions (network namespaces) and throughput (CPU quotas). ROUNDS changes the number
 # of faults of each scenario, SEED the victims and moments, MODEL the model (a packed directory).
 # Exit status 0 only if no request failed and no token changed.
@@ -21,7 +21,7 @@ run() {
   [ $status = 0 ] || [ $status = 77 ] || failed=1
 }
 scenarios=("$@")
-[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput router overload upgrade)
+[ $# -gt 0 ] || scenarios=(kill stop partition rejoin last_replica coordinator throughput router overload upgrade damage messages)
 grep -m1 "model name" /proc/cpuinfo | sed 's/.*: /CPU: /'
 for scenario in "${scenarios[@]}"; do
   case $scenario in
@@ -62,6 +62,17 @@ for scenario in "${scenarios[@]}"; do
       done
       rm -rf "$packages"
       ;;
+    damage)
+      packages=$(mktemp -d)
+      build/octet pack tests/golden/models/mixtral-gqa4-bf16 "$packages/model" --experts int4 --group 64 >/dev/null
+      for transport in grpc shm; do
+        MODEL=$packages/model run damage 6 --transport $transport --verify
+        # Answers that end before the damage is found are wrong, which is no failure of the run.
+        (MODEL=$packages/model run damage 6 --transport $transport)
+      done
+      rm -rf "$packages"
+      ;;
+    messages) run messages 10 ;;
     overload) run overload 1 --outage-ms 60000 --tokens 64 ;;
     *)
       echo "chaos.sh: unknown scenario '$scenario'" >&2

@@ -67,16 +67,16 @@ struct TokenDispatcher::Impl {
   void SetPlacement(std::shared_ptr<const Placement> placement);
 
   // ---- Step thread only, from here ----
-  bool Healthy(WorkerId id, bool accept_suspects, MonotonicTime now);
-  bool Usable(const DispatchHandle::Impl& h, WorkerId id, bool accept_suspects, MonotonicTime now) {
-    return h.tracker.Allows(id, now) && Healthy(id, accept_suspects, now);
+  bool Healthy(WorkerId id, Trust trust, MonotonicTime now);
+  bool Usable(const DispatchHandle::Impl& h, WorkerId id, Trust trust, MonotonicTime now) {
+    return h.tracker.Allows(id, now) && Healthy(id, trust, now);
   }
   ReplicaPolicy Policy(bool may_split) const { return {options.costs, view->host_of, may_split}; }
   // Shares for `groups`; those without a usable replica stay there. Workers that were late of late
   // are taken only where there is no other.
-  std::vector<WorkerShare> PlanShares(
-      std::vector<ExpertGroup>* groups, LayerId layer, bool may_split,
-      absl::FunctionRef<bool(WorkerId, bool accept_suspects)> usable) const;
+  std::vector<WorkerShare> PlanShares(std::vector<ExpertGroup>* groups, LayerId layer,
+                                      bool may_split,
+                                      absl::FunctionRef<bool(WorkerId, Trust)> usable) const;
   // Divides `groups` as the returned shares do.
   std::vector<WorkerShare> PlanFirst(std::vector<ExpertGroup>* groups, LayerId layer);
   std::vector<ExpertGroup> CopyGroups(const DispatchHandle::Impl& h,
@@ -153,20 +153,20 @@ void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placem
   mailbox->bell.RingNow();
 }
 
-bool TokenDispatcher::Impl::Healthy(WorkerId id, bool accept_suspects, MonotonicTime now) {
+bool TokenDispatcher::Impl::Healthy(WorkerId id, Trust trust, MonotonicTime now) {
   if (view->Connected(id) == nullptr) return false;
-  return health[id].Usable(view->placement->epoch, accept_suspects, now);
+  return health[id].Usable(view->placement->epoch, trust, now);
 }
 
 std::vector<WorkerShare> TokenDispatcher::Impl::PlanShares(
     std::vector<ExpertGroup>* groups, LayerId layer, bool may_split,
-    absl::FunctionRef<bool(WorkerId, bool)> usable) const {
+    absl::FunctionRef<bool(WorkerId, Trust)> usable) const {
   std::vector<WorkerShare> shares;
-  for (const bool accept_suspects : {false, true}) {
+  for (const Trust trust : {Trust::kSound, Trust::kLateOnce, Trust::kAny}) {
     if (groups->empty()) break;
     DispatchPlan plan =
         BuildDispatchPlan(std::move(*groups), *view->placement, layer, Policy(may_split),
-                          [&](WorkerId id) { return usable(id, accept_suspects); });
+                          [&](WorkerId id) { return usable(id, trust); });
     *groups = std::move(plan.unplaceable);
     shares.insert(shares.end(), std::make_move_iterator(plan.shares.begin()),
                   std::make_move_iterator(plan.shares.end()));
@@ -181,7 +181,7 @@ std::vector<WorkerShare> TokenDispatcher::Impl::PlanFirst(std::vector<ExpertGrou
   const MonotonicTime now = clock->Now();
   std::vector<WorkerShare> shares =
       PlanShares(groups, layer, /*may_split=*/true,
-                 [&](WorkerId id, bool suspects) { return Healthy(id, suspects, now); });
+                 [&](WorkerId id, Trust trust) { return Healthy(id, trust, now); });
   for (const WorkerShare& share : shares) {
     groups->insert(groups->end(), share.groups.begin(), share.groups.end());
   }
@@ -206,7 +206,7 @@ void TokenDispatcher::Impl::SendWaiting(DispatchHandle::Impl& h) {
   std::vector<ExpertGroup> left = CopyGroups(h, waiting);
   std::vector<WorkerShare> shares =
       PlanShares(&left, h.head.key.layer, /*may_split=*/false,
-                 [&](WorkerId id, bool suspects) { return Usable(h, id, suspects, now); });
+                 [&](WorkerId id, Trust trust) { return Usable(h, id, trust, now); });
   for (WorkerShare& share : shares) SendShare(h, std::move(share), kNotAHedge);
 }
 
@@ -301,10 +301,10 @@ void TokenDispatcher::Impl::Hedge(DispatchHandle::Impl& h, uint32_t attempt, Mon
   std::vector<ExpertGroup> left = CopyGroups(h, open);
   // One that was late of late may be well again: better than to wait for this one alone.
   std::vector<WorkerShare> shares =
-      PlanShares(&left, h.head.key.layer, /*may_split=*/false, [&](WorkerId id, bool suspects) {
-        return Usable(h, id, suspects, now) &&
-               std::none_of(open.begin(), open.end(),
-                            [&](uint32_t g) { return h.tracker.Tries(id, g); });
+      PlanShares(&left, h.head.key.layer, /*may_split=*/false, [&](WorkerId id, Trust trust) {
+        return Usable(h, id, trust, now) && std::none_of(open.begin(), open.end(), [&](uint32_t g) {
+                 return h.tracker.Tries(id, g);
+               });
       });
   if (left.empty()) {
     h.tracker.Hedged(attempt);
@@ -394,10 +394,8 @@ void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt,
   }
   if (completed.empty()) return;
   WorkerUse::Add(sent.share.worker, &use.used);
-  if (sent.hedge_of == kNotAHedge) {
-    if (ready - sent.started < sent.late_after) worker.suspicions = 0;
-    return;
-  }
+  if (ready - sent.started < sent.late_after) worker.Answered();
+  if (sent.hedge_of == kNotAHedge) return;
   const WorkerId loser = h.tracker.worker(sent.hedge_of);
   health[loser].LostToHedge(now);
   LogWarning("worker ", loser.value(), " did not answer in ", sent.late_after.millis(),

@@ -222,6 +222,46 @@ TEST_F(TokenDispatcherTest, AHungWorkerIsHedgedAndThenPassedOver) {
   EXPECT_EQ(world_.sent[WorkerId(1)], 1);
 }
 
+// A worker that hung is well again, and then the other one hangs: the first is trusted as soon as
+// it has answered, so the second is not asked at every layer.
+TEST_F(TokenDispatcherTest, AnAnswerInTimeRestoresTrust) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));
+  auto hung = std::make_shared<WorkerId>(1);
+  world_.behave = [=](WorkerId w, const ExpertDispatch&) {
+    FakeWorld::Behaviour how;
+    how.delay = Duration::Millis(1);
+    how.hang = w == *hung;
+    return how;
+  };
+  for (int round = 0; round < 6; ++round) {  // worker 1 has been late again and again
+    ASSERT_TRUE(Run().ok());
+    world_.clock.Advance(Duration::Millis(200 << round));
+  }
+  *hung = WorkerId(2);
+  const int before = world_.sent[WorkerId(2)];
+  for (int layer = 0; layer < 20; ++layer) ASSERT_TRUE(Run().ok());
+  EXPECT_LE(world_.sent[WorkerId(2)] - before, 1);
+}
+
+// All are passed over for having been late once, but one hangs: it is asked once more, not at every
+// layer.
+TEST_F(TokenDispatcherTest, OfSuspectsTheOneThatHangsIsNotAskedAgainAndAgain) {
+  dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));
+  auto hung = std::make_shared<WorkerId>(1);
+  world_.behave = [=](WorkerId w, const ExpertDispatch&) {
+    FakeWorld::Behaviour how;
+    how.delay = Duration::Millis(1);
+    how.hang = w == *hung;
+    return how;
+  };
+  ASSERT_TRUE(Run().ok());  // worker 1 was late
+  *hung = WorkerId(2);
+  ASSERT_TRUE(Run().ok());  // so was worker 2
+  const int before = world_.sent[WorkerId(2)];
+  for (int layer = 0; layer < 20; ++layer) ASSERT_TRUE(Run().ok());
+  EXPECT_LE(world_.sent[WorkerId(2)] - before, 1);
+}
+
 // A worker is hung, and the other one fails what it is asked for in its place: neither is given up.
 TEST_F(TokenDispatcherTest, AHedgeThatFailsIsNotTheLastOne) {
   dispatcher_->SetPlacement(FakePlacement(1, 2, {{1, 2}, {1, 2}, {1, 2}}));

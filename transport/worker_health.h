@@ -15,6 +15,10 @@ namespace octet {
 inline constexpr Duration kSuspectMin = Duration::Millis(200);
 inline constexpr Duration kSuspectMax = Duration::Millis(10'000);
 
+// Which workers are asked: where there is no other, those that were late once rather than those
+// that have been late again and again, as one that hangs is.
+enum class Trust { kSound, kLateOnce, kAny };
+
 struct WorkerHealth {
   LatencyEstimate latency;
   uint32_t suspicions = 0;  // in a row
@@ -27,11 +31,20 @@ struct WorkerHealth {
     suspect_until =
         now + Duration{std::min(kSuspectMin.ns << std::min(suspicions++, 16u), kSuspectMax.ns)};
   }
+  // It answered in time: whatever was thought of it, it is well.
+  void Answered() {
+    suspicions = 0;
+    suspect_until = MonotonicTime();
+  }
   // Its weights are damaged: it is about to end.
-  void Leaves(MonotonicTime now) { suspect_until = now + kSuspectMax; }
-  bool Usable(Epoch epoch, bool accept_suspects, MonotonicTime now) const {
+  void Leaves(MonotonicTime now) {
+    suspect_until = now + kSuspectMax;
+    suspicions = std::max(suspicions, 2u);
+  }
+  bool Usable(Epoch epoch, Trust trust, MonotonicTime now) const {
     if (wrong_digest && wrong_digest_epoch >= epoch) return false;
-    return accept_suspects || suspect_until <= now;
+    return trust == Trust::kAny || suspect_until <= now ||
+           (trust == Trust::kLateOnce && suspicions <= 1);
   }
 };
 

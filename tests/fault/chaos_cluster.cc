@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kReadyMs = 60'000;
 constexpr int64_t kPatienceMs = 60'000;
 constexpr int64_t kWatchedMs = 1'000;
+// A fault that adds so much is worth a note.
+constexpr double kLongGapMs = 100;
 
 std::vector<std::string> UpFlags(const ChaosOptions& options, const std::string& state) {
   std::vector<std::string> flags = {"--workers",     absl::StrCat(options.workers),
@@ -178,6 +180,11 @@ ScenarioResult ChaosCluster::Finish() {
   const std::vector<double> disturbed = LongestGaps(gaps, faults_);
   result_.disturbed = Summarize(disturbed);
   result_.added = Summarize(Added(disturbed, result_.usual.median));
+  for (size_t i = 0; i < faults_.size(); ++i) {
+    const double longest = Summarize(LongestGaps(gaps, {faults_[i]})).max;
+    if (longest < kLongGapMs) continue;
+    Note(absl::StrCat("fault ", i + 1, ": a gap of ", longest, " ms"));
+  }
   return std::move(result_);
 }
 

@@ -109,6 +109,47 @@ TEST_F(SqliteStateStoreTest, EmptyThenSavedThenReopened) {
   ExpectEqual(**loaded, state);
 }
 
+// As releases before several versions wrote it.
+TEST_F(SqliteStateStoreTest, AStoreOfSchemaOneIsConverted) {
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &db), SQLITE_OK);
+  const std::string sql =
+      "CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK(one = 1), term INTEGER NOT NULL,"
+      " epoch INTEGER NOT NULL, next_id INTEGER NOT NULL, placement BLOB);"
+      "CREATE TABLE model(one INTEGER PRIMARY KEY CHECK(one = 1), digest TEXT NOT NULL,"
+      " version TEXT NOT NULL, name TEXT NOT NULL, experts INTEGER NOT NULL,"
+      " layers INTEGER NOT NULL, expert_bytes INTEGER NOT NULL);"
+      "CREATE TABLE member(id INTEGER PRIMARY KEY, role INTEGER NOT NULL, address TEXT NOT NULL,"
+      " incarnation INTEGER NOT NULL, zone TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,"
+      " memory_bytes INTEGER NOT NULL, draining INTEGER NOT NULL);"
+      "INSERT INTO cluster VALUES(1, 7, 9, 5, NULL);"
+      "INSERT INTO model VALUES(1, '" +
+      std::string(64, 'c') +
+      "', 'v1', 'old', 8, 2, 123);"
+      "INSERT INTO member VALUES(3, 1, 'host:1', 77, 'z', 'h', 42, 0, 1);"
+      "PRAGMA user_version = 1;";
+  ASSERT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(db);
+  for (int opened = 0; opened < 2; ++opened) {
+    const auto loaded = Open()->Load();
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    ASSERT_TRUE(loaded->has_value());
+    EXPECT_EQ((**loaded).term, 7u);
+    EXPECT_EQ((**loaded).epoch, Epoch(9));
+    EXPECT_EQ((**loaded).next_id, 5u);
+    ASSERT_EQ((**loaded).versions.size(), 1u);
+    const DurableVersion& version = (**loaded).versions[0];
+    EXPECT_EQ(version.model, (ModelSummary{std::string(64, 'c'), "v1", "old", 8, 2, 123}));
+    EXPECT_FALSE(version.active.has_value());
+    ASSERT_EQ(version.members.size(), 1u);
+    EXPECT_EQ(version.members[0].id, MemberId(3));
+    EXPECT_EQ(version.members[0].incarnation, 77u);
+    EXPECT_TRUE(version.members[0].draining);
+  }
+  // It is written in the new form.
+  EXPECT_TRUE(Open()->Save(Sample(8, 10)).ok());
+}
+
 TEST_F(SqliteStateStoreTest, FilesAreForTheOwnerAlone) {
   auto store = Open();
   ASSERT_TRUE(store->Save(Sample(1, 1)).ok());

@@ -18,12 +18,12 @@ constexpr double kKnownSeconds = 0.5;
 
 Admission::Admission(const AdmissionOptions& options) : options_(options) {}
 
-absl::Status Admission::Check(uint64_t tokens) const {
-  if (waiting_ >= options_.waiting_max) {
+absl::Status Admission::Check(uint64_t tokens, bool resumed) const {
+  if (waiting_ >= options_.waiting_max + (resumed ? options_.resumed_max : 0)) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the queue is full: ", waiting_, " requests wait"));
   }
-  if (waiting_ == 0) return absl::OkStatus();
+  if (waiting_ == 0 || resumed) return absl::OkStatus();
   // Costs are at most twice a context: the sum is far from overflow.
   if (options_.waiting_tokens != 0 && waiting_tokens_ + tokens > options_.waiting_tokens) {
     return absl::ResourceExhaustedError(

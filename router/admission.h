@@ -14,18 +14,20 @@ struct AdmissionOptions {
   uint32_t waiting_max = 256;   // requests
   uint64_t waiting_tokens = 0;  // prompts and answers of all that wait; 0: no bound
   Duration wait_max;            // expected, before a request's first step; 0: no bound
+  uint32_t resumed_max = 0;     // that many more where they are resumed
 };
 
 // A queue's account. Pure: no clock, no thread, none of the requests. A request costs its prompt
 // plus the longest answer it may get, in tokens. Whatever it costs, a request is taken where none
-// waits, so a bound refuses nothing that could run next.
+// waits, so a bound refuses nothing that could run next. One that goes on with an answer which
+// another router began, and lost, was admitted there: it is bound by number only.
 class Admission {
  public:
   explicit Admission(const AdmissionOptions& options);
 
   // RESOURCE_EXHAUSTED with what is full. For a request whose cost is not known yet, `tokens` is
   // 1: where that is refused, there is no use in finding out.
-  absl::Status Check(uint64_t tokens) const;
+  absl::Status Check(uint64_t tokens, bool resumed) const;
   // A request that Check took begins to wait.
   void Enter(uint64_t tokens, MonotonicTime now);
   // So many have waited for the last time since the last call; to be called also where none has,

@@ -33,21 +33,37 @@ class Queue {
 TEST(AdmissionTest, CountsRequests) {
   Queue queue(Options(2, 0, 0));
   queue.Enter(1'000'000);
-  EXPECT_TRUE(queue.admission.Check(1'000'000).ok());
+  EXPECT_TRUE(queue.admission.Check(1'000'000, false).ok());
   queue.Enter(1'000'000);
-  EXPECT_EQ(queue.admission.Check(1).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(queue.admission.Check(1, false).code(), absl::StatusCode::kResourceExhausted);
   queue.admission.Leave(1, 1'000'000, queue.now);
-  EXPECT_TRUE(queue.admission.Check(1).ok());
+  EXPECT_TRUE(queue.admission.Check(1, false).ok());
+}
+
+TEST(AdmissionTest, AnswersThatAnotherRouterBeganAreBoundByNumberOnly) {
+  AdmissionOptions options = Options(3, 1'000, 10);
+  options.resumed_max = 2;
+  Queue queue(options);
+  queue.Enter(900);
+  queue.Serve(900, 20);  // 9,000 tokens a second: the wait is 100 ms
+  EXPECT_FALSE(queue.admission.Check(1, false).ok());
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_TRUE(queue.admission.Check(5'000, true).ok()) << i;
+    queue.Enter(5'000);
+  }
+  const absl::Status refused = queue.admission.Check(1, true);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("5 requests wait"));
 }
 
 TEST(AdmissionTest, ManyCheapRequestsOrFewDearOnes) {
   Queue queue(Options(100, 1000, 0));
   for (int i = 0; i < 10; ++i) {
-    ASSERT_TRUE(queue.admission.Check(90).ok()) << i;
+    ASSERT_TRUE(queue.admission.Check(90, false).ok()) << i;
     queue.Enter(90);
   }
-  EXPECT_TRUE(queue.admission.Check(100).ok()) << "fills the bound exactly";
-  const absl::Status refused = queue.admission.Check(101);
+  EXPECT_TRUE(queue.admission.Check(100, false).ok()) << "fills the bound exactly";
+  const absl::Status refused = queue.admission.Check(101, false);
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("900 tokens"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("at most 1000"));
@@ -58,9 +74,9 @@ TEST(AdmissionTest, ManyCheapRequestsOrFewDearOnes) {
 
 TEST(AdmissionTest, WhereNoneWaitsAnyRequestIsTaken) {
   Queue queue(Options(100, 1000, 10));
-  EXPECT_TRUE(queue.admission.Check(50'000).ok());
+  EXPECT_TRUE(queue.admission.Check(50'000, false).ok());
   queue.Enter(50'000);
-  EXPECT_FALSE(queue.admission.Check(1).ok());
+  EXPECT_FALSE(queue.admission.Check(1, false).ok());
 }
 
 TEST(AdmissionTest, TheWaitFollowsFromWhatWasServed) {
@@ -68,15 +84,15 @@ TEST(AdmissionTest, TheWaitFollowsFromWhatWasServed) {
   queue.Enter(950);
   queue.Enter(50);
   EXPECT_EQ(queue.admission.ExpectedWait().ns, 0) << "no rate is known";
-  EXPECT_TRUE(queue.admission.Check(1).ok());
+  EXPECT_TRUE(queue.admission.Check(1, false).ok());
   queue.Serve(50, 100);  // 500 tokens a second
   EXPECT_NEAR(queue.admission.ExpectedWait().seconds(), 2.0, 1e-6);
   queue.Enter(10);
-  const absl::Status refused = queue.admission.Check(1);
+  const absl::Status refused = queue.admission.Check(1, false);
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("at most 2000 ms"));
   queue.admission.Leave(1, 500, queue.now);
-  EXPECT_TRUE(queue.admission.Check(1).ok());
+  EXPECT_TRUE(queue.admission.Check(1, false).ok());
 }
 
 TEST(AdmissionTest, ANewRateReplacesAnOldOne) {
@@ -102,7 +118,7 @@ TEST(AdmissionTest, TimeWithoutWaitingOrWithoutStepsIsNoRate) {
   queue.admission.Pause(queue.now);
   queue.admission.Leave(0, 0, queue.now);
   EXPECT_NEAR(queue.admission.ExpectedWait().seconds(), 0.6, 1e-6);
-  EXPECT_TRUE(queue.admission.Check(1).ok());
+  EXPECT_TRUE(queue.admission.Check(1, false).ok());
 }
 
 TEST(AdmissionTest, RetryDelayIsHalfTheWaitWithinBounds) {

@@ -109,16 +109,16 @@ struct Engine::Impl {
                                              const TransformerLimits& limits,
                                              const ExecContext& ctx);
   void Run();
-  absl::Status CheckRoom(uint64_t cost) OCTET_REQUIRES(mu);
+  absl::Status CheckRoom(uint64_t cost, bool resumed) OCTET_REQUIRES(mu);
   bool TakeInbox(bool wait);
   void Publish();
 };
 
-absl::Status Engine::Impl::CheckRoom(uint64_t cost) {
+absl::Status Engine::Impl::CheckRoom(uint64_t cost, bool resumed) {
   if (draining || stopping) {
     return absl::UnavailableError("the router is draining and takes no new requests");
   }
-  const absl::Status status = admission->Check(cost);
+  const absl::Status status = admission->Check(cost, resumed);
   if (!status.ok()) ++published.rejections;
   return status;
 }
@@ -287,8 +287,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   scheduling.prefix_cache = options.prefix_cache;
   scheduling.compute_digest = impl->compute_digest;
   scheduling.running_max = running_max;
-  // Submit bounds the queue; preempted requests come back into it.
-  scheduling.waiting_max = options.waiting_max + scheduling.running_max;
+  AdmissionOptions admission;
+  admission.waiting_max = options.waiting_max;
+  admission.resumed_max = running_max;  // what another router like this one may have been running
+  // Admission bounds the queue; preempted requests come back into it.
+  scheduling.waiting_max = admission.waiting_max + admission.resumed_max + running_max;
   scheduling.step_tokens_max = options.step_tokens_max;
   scheduling.chunk_tokens = options.chunk_tokens;
   scheduling.itl_ms_max = options.itl_ms_max;
@@ -298,8 +301,6 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(std::shared_ptr<const Mode
   scheduling.kv_tier = tier.tier != nullptr;
   impl->loop = std::make_unique<StepLoop>(impl->transformer.get(), impl->tokenizer.get(), clock,
                                           scheduling, options.micro_batches, std::move(tier));
-  AdmissionOptions admission;
-  admission.waiting_max = options.waiting_max;
   admission.waiting_tokens = options.waiting_tokens_max != 0
                                  ? options.waiting_tokens_max
                                  : kWaitingCaches * kv_blocks * kKvBlockPositions;
@@ -341,7 +342,7 @@ absl::StatusOr<RequestId> Engine::Submit(GenerationRequest request,
   incoming.sink = std::move(sink);
   incoming.submitted = impl_->clock->Now();
   MutexLock lock(impl_->mu);
-  OCTET_RETURN_IF_ERROR(impl_->CheckRoom(incoming.cost));
+  OCTET_RETURN_IF_ERROR(impl_->CheckRoom(incoming.cost, incoming.request.resumed()));
   impl_->admission->Enter(incoming.cost, incoming.submitted);
   ++impl_->in_flight;
   const RequestId id(++impl_->last_id);
@@ -351,9 +352,9 @@ absl::StatusOr<RequestId> Engine::Submit(GenerationRequest request,
   return id;
 }
 
-absl::Status Engine::CheckRoom() {
+absl::Status Engine::CheckRoom(bool resumed) {
   MutexLock lock(impl_->mu);
-  return impl_->CheckRoom(/*cost=*/1);
+  return impl_->CheckRoom(/*cost=*/1, resumed);
 }
 
 Duration Engine::RetryDelay() const {

@@ -103,8 +103,9 @@ class Engine {
   // is kept until its last call.
   absl::StatusOr<RequestId> Submit(GenerationRequest request, std::shared_ptr<GenerationSink> sink);
   // The errors of Submit that no request would be spared: to be asked before work is put into
-  // one, such as encoding its text. Counts as a rejection where it fails.
-  absl::Status CheckRoom();
+  // one, such as encoding its text. `resumed`: it goes on with an answer that another router began,
+  // for which there is more room. Counts as a rejection where it fails.
+  absl::Status CheckRoom(bool resumed);
   // After which a client that was refused may try again.
   Duration RetryDelay() const;
   // The request ends with CANCELLED within one step. Unknown ids are ignored.

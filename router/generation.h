@@ -52,6 +52,10 @@ struct GenerationRequest {
   // Keys and values of the prompt are shared only with requests of the same salt.
   std::string cache_salt;
   MonotonicTime deadline = kNever;
+
+  // Its client was being answered, by a router that is gone. Who has no tokens to show for it has
+  // no claim to be served before others.
+  bool resumed() const { return !resume_tokens.empty(); }
 };
 
 struct TokenLogprob {

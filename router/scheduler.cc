@@ -59,7 +59,7 @@ absl::Status Scheduler::Submit(ScheduledRequest request) {
   const RequestId id = request.id;
   auto [it, added] = requests_.emplace(id, std::make_unique<ScheduledRequest>(std::move(request)));
   OCTET_CHECK(added) << "request id used twice";
-  waiting_.emplace(id, it->second.get());
+  waiting_.emplace(it->second->age(), it->second.get());
   return absl::OkStatus();
 }
 
@@ -67,7 +67,7 @@ void Scheduler::Remove(RequestId id) {
   const auto it = requests_.find(id);
   if (it == requests_.end()) return;
   pool_.Release(&it->second->table);
-  waiting_.erase(id);
+  waiting_.erase(it->second->age());
   std::erase(running_, it->second.get());
   requests_.erase(it);
 }
@@ -114,7 +114,7 @@ void Scheduler::PreemptYoungest() {
   request->computed = 0;
   request->progressed = false;
   ++request->preemptions;
-  waiting_.emplace(request->id, request);
+  waiting_.emplace(request->age(), request);
   plan_.preempted.push_back(request->id);
 }
 
@@ -149,18 +149,26 @@ size_t Scheduler::PrefillBudget() const {
 
 void Scheduler::PlanPrefill() {
   size_t budget = PrefillBudget();
-  for (ScheduledRequest* request : running_) {
-    if (budget == 0) return;
-    if (request->pending() <= 1) continue;
-    const size_t blocks = request->table.blocks.size() + pool_.available();
-    const size_t room = blocks * kKvBlockPositions - request->computed;
-    const size_t rows = std::min({request->pending(), budget, room});
-    if (rows == 0) continue;
-    OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
-    AddRows(request, rows);
-    budget -= rows;
+  bool room = true;  // for the oldest that waits; nobody in the queue overtakes it
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    while (room && budget > 0 && !waiting_.empty() &&
+           waiting_.begin()->first < running_[i]->age()) {
+      room = AdmitAndPrefill(&budget);
+      if (room) ++i;  // it stands before this one now
+    }
+    if (running_[i]->pending() > 1) PrefillRunning(running_[i], &budget);
   }
-  AdmitAndPrefill(&budget);
+  while (room && budget > 0 && !waiting_.empty()) room = AdmitAndPrefill(&budget);
+}
+
+void Scheduler::PrefillRunning(ScheduledRequest* request, size_t* budget) {
+  const size_t blocks = request->table.blocks.size() + pool_.available();
+  const size_t room = blocks * kKvBlockPositions - request->computed;
+  const size_t rows = std::min({request->pending(), *budget, room});
+  if (rows == 0) return;
+  OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
+  AddRows(request, rows);
+  *budget -= rows;
 }
 
 // Blocks that running requests in prefill still need for what they have to compute.
@@ -173,30 +181,28 @@ size_t Scheduler::BlocksPromised() const {
   return promised;
 }
 
-void Scheduler::AdmitAndPrefill(size_t* budget) {
-  while (*budget > 0 && !waiting_.empty() && running_.size() < options_.running_max) {
-    ScheduledRequest* request = waiting_.begin()->second;
-    const PrefixMatch match =
-        pool_.Find(request->tokens, ReusableBlocks(*request), &request->table);
-    // First come, first served: nobody overtakes a request for which there is no room yet. Blocks
-    // that it shares with running requests take none.
-    const size_t need = KvBlocksFor(request->tokens.size()) - (match.blocks.size() - match.idle);
-    if (need + BlocksPromised() > pool_.available()) return;
-    Admit(request, match);
-    const size_t rows = std::min(request->pending(), *budget);
-    OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
-    AddRows(request, rows);
-    *budget -= rows;
-  }
+bool Scheduler::AdmitAndPrefill(size_t* budget) {
+  if (running_.size() >= options_.running_max) return false;
+  ScheduledRequest* request = waiting_.begin()->second;
+  const PrefixMatch match = pool_.Find(request->tokens, ReusableBlocks(*request), &request->table);
+  // Blocks that it shares with running requests take none.
+  const size_t need = KvBlocksFor(request->tokens.size()) - (match.blocks.size() - match.idle);
+  if (need + BlocksPromised() > pool_.available()) return false;
+  Admit(request, match);
+  const size_t rows = std::min(request->pending(), *budget);
+  OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
+  AddRows(request, rows);
+  *budget -= rows;
+  return true;
 }
 
 void Scheduler::Admit(ScheduledRequest* request, const PrefixMatch& match) {
-  waiting_.erase(request->id);
+  waiting_.erase(request->age());
   // An older request that was preempted must not be overtaken by running ones either, so running_
   // stays ordered by age.
   const auto at = std::upper_bound(
       running_.begin(), running_.end(), request,
-      [](const ScheduledRequest* a, const ScheduledRequest* b) { return a->id < b->id; });
+      [](const ScheduledRequest* a, const ScheduledRequest* b) { return a->age() < b->age(); });
   running_.insert(at, request);
   request->tokens.reserve(request->tokens_max);
   request->table.Reserve(request->tokens_max);

@@ -36,9 +36,22 @@ struct SchedulerOptions {
   bool kv_tier = false;              // full blocks are to be stored, and may be staged
 };
 
+// The order in which requests are served: answers that another router began, whose clients were
+// being answered before any that wait here had asked, then by arrival.
+struct RequestAge {
+  bool fresh = true;
+  RequestId id;
+
+  friend bool operator==(const RequestAge&, const RequestAge&) = default;
+  friend bool operator<(const RequestAge& a, const RequestAge& b) {
+    return a.fresh == b.fresh ? a.id < b.id : b.fresh;
+  }
+};
+
 // A request as the scheduler sees it.
 struct ScheduledRequest {
   RequestId id;                 // greater than every earlier one: the order of arrival
+  bool resumed = false;         // goes on with an answer that another router began
   std::vector<TokenId> tokens;  // prompt, then output
   uint32_t prompt_tokens = 0;
   uint32_t tokens_max = 0;       // prompt and output together, at most what the cache can hold
@@ -59,6 +72,7 @@ struct ScheduledRequest {
   size_t stored = 0;  // blocks before it need not be stored: they were, or came from the cache
 
   size_t pending() const { return tokens.size() - computed; }
+  RequestAge age() const { return {!resumed, id}; }
 };
 
 // Since the start, in prompt tokens of requests when they were first admitted.
@@ -88,11 +102,11 @@ struct StepPlan {
   std::vector<BlockLoad> loads;      // to be carried out before the batch
 };
 
-// One thread. Rules: rows that decode come before prefill; the oldest request comes first; the
-// queue is served in order of arrival, a request is admitted when the cache has room for all it has
-// to compute, and takes over what the prefix cache has of it, all but one position at most; blocks
-// are taken as positions are reached; when there is none left, the youngest running request gives
-// its blocks back and is computed again later with the same tokens.
+// One thread. Rules: rows that decode come before prefill; the oldest request (RequestAge) comes
+// first, whether it runs or waits; one that waits is admitted when the cache has room for all it
+// has to compute, and takes over what the prefix cache has of it, all but one position at most;
+// blocks are taken as positions are reached; when there is none left, the youngest running request
+// gives its blocks back and is computed again later with the same tokens.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
@@ -140,7 +154,10 @@ class Scheduler {
   void PreemptYoungest();
   void PlanDecode();
   void PlanPrefill();
-  void AdmitAndPrefill(size_t* budget);
+  // Rows of a running request's prefill, within the budget and the blocks there are.
+  void PrefillRunning(ScheduledRequest* request, size_t* budget);
+  // The oldest one that waits, where there is room for it.
+  bool AdmitAndPrefill(size_t* budget);
   void Admit(ScheduledRequest* request, const PrefixMatch& match);
   void TakeStaged(ScheduledRequest* request);
   KvTierKey NameOf(ScheduledRequest* request, size_t block);
@@ -157,7 +174,7 @@ class Scheduler {
   double trim_ = 1.0;
   std::map<RequestId, std::unique_ptr<ScheduledRequest>> requests_;
   std::vector<ScheduledRequest*> running_;          // oldest first
-  std::map<RequestId, ScheduledRequest*> waiting_;  // oldest first
+  std::map<RequestAge, ScheduledRequest*> waiting_;  // oldest first
   StepPlan plan_;
   std::vector<FullBlock> full_blocks_;
   uint64_t step_ = 0;

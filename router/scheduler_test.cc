@@ -131,6 +131,7 @@ TEST(SchedulerTest, RandomLoadsKeepTheBudgetEndAndGiveTheSameTokens) {
     for (size_t i = 0; i < count; ++i) {
       requests.push_back(
           Relative(i + 1, random() % 3, random() % 300, 1 + random() % 300, 1 + random() % 150));
+      requests.back().resumed = random() % 4 == 0;
     }
     SchedulerOptions roomy = Options(2000);
     roomy.prefix_cache = false;
@@ -198,6 +199,34 @@ TEST(SchedulerTest, NobodyIsOvertakenInTheQueue) {
   ASSERT_TRUE(scheduler.Submit(Request(3, 1, 1)).ok());        // would fit
   const StepPlan& plan = scheduler.Plan({});
   EXPECT_THAT(plan.admitted, testing::ElementsAre(RequestId(1)));
+}
+
+TEST(SchedulerTest, AnswersThatAnotherRouterBeganComeBeforePrefillAndTheQueue) {
+  SchedulerOptions options = Options(100);
+  options.running_max = 2;
+  options.chunk_tokens = 32;
+  Scheduler scheduler(options);
+  ASSERT_TRUE(scheduler.Submit(Request(1, 1000, 4)).ok());
+  ASSERT_TRUE(scheduler.Submit(Request(2, 1000, 4)).ok());
+  scheduler.Plan({});
+  scheduler.CommitStep();
+  for (const uint64_t id : {3, 4, 5}) {
+    ScheduledRequest resumed = Request(id, 20, 4);
+    resumed.resumed = id != 3;
+    ASSERT_TRUE(scheduler.Submit(resumed).ok());
+  }
+  const StepPlan& plan = scheduler.Plan({});
+  // The first of them, then what ran before with the rest of the chunk; there is no place for the
+  // second one, and none for the fresh requests that came before both.
+  EXPECT_THAT(plan.admitted, testing::ElementsAre(RequestId(4)));
+  ASSERT_EQ(plan.batch.sequences.size(), 2u);
+  EXPECT_EQ(plan.batch.sequences[0].request, RequestId(4));
+  EXPECT_EQ(plan.batch.sequences[0].rows, 20u);
+  EXPECT_EQ(plan.batch.sequences[1].request, RequestId(1));
+  EXPECT_EQ(plan.batch.sequences[1].rows, 12u);
+  scheduler.CommitStep();
+  scheduler.Remove(RequestId(1));
+  EXPECT_THAT(scheduler.Plan({}).admitted, testing::ElementsAre(RequestId(5)));
 }
 
 TEST(SchedulerTest, DecodingGoesOnBesidePrefillAndComesFirst) {

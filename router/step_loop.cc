@@ -40,6 +40,7 @@ void StepLoop::Add(IncomingRequest incoming) {
   GenerationRequest& request = incoming.request;
   ScheduledRequest scheduled;
   scheduled.id = incoming.id;
+  scheduled.resumed = request.resumed();
   scheduled.tokens = std::move(request.prompt);
   scheduled.prompt_tokens = static_cast<uint32_t>(scheduled.tokens.size());
   scheduled.tokens_max = scheduled.prompt_tokens + incoming.tokens_max;

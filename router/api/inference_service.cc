@@ -62,7 +62,8 @@ class GenerateStream final : public grpc::ServerWriteReactor<GenerateResponse>,
              const Clock& clock) {
     self_ = shared_from_this();
     // Before anything that costs time: a refusal has to stay cheap when there are many.
-    if (const absl::Status room = engine_->CheckRoom(); !room.ok()) return Refuse(room);
+    const absl::Status room = engine_->CheckRoom(request.resume_token_ids_size() > 0);
+    if (!room.ok()) return Refuse(room);
     auto resolved = ResolveGenerateRequest(request, model, DrawForRequest());
     if (!resolved.ok()) return Finish(ToGrpcStatus(resolved.status()));
     resolved->deadline = DeadlineOf(*context_, clock);

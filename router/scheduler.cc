@@ -20,6 +20,9 @@ constexpr double kTrimMin = 0.2;
 constexpr size_t kPrefillRowsMin = 8;
 // Beside decoding requests, before the first prefill step was measured.
 constexpr size_t kPrefillRowsUnknown = 32;
+// How much longer a step may take for the sake of resumed requests: the gap of each of them lasts
+// until its last row is computed, and longer steps compute more rows in the same time.
+constexpr size_t kResumedFactor = 2;
 
 // Blocks that may come from the prefix cache: positions whose logits are wanted are computed, the
 // last one among them.
@@ -131,44 +134,51 @@ void Scheduler::PlanDecode() {
   }
 }
 
-size_t Scheduler::PrefillBudget() const {
+Scheduler::PrefillBudget Scheduler::RowsForPrefill() const {
   const size_t room = options_.step_tokens_max - plan_.batch.rows();
-  if (options_.chunk_tokens != 0) return std::min<size_t>(options_.chunk_tokens, room);
-  if (plan_.batch.empty()) return room;
-  if (!cost_.knows_prefill()) return std::min(kPrefillRowsUnknown, room);
-  const double target =
-      kItlShare * trim_ * options_.itl_ms_max - kOverrunMargin * cost_.overrun_ms();
+  if (options_.chunk_tokens != 0) {
+    const size_t rows = std::min<size_t>(options_.chunk_tokens, room);
+    return {rows, rows};
+  }
+  if (plan_.batch.empty()) return {room, room};
+  if (!cost_.knows_prefill()) {
+    return {std::min(kPrefillRowsUnknown, room),
+            std::min(kPrefillRowsUnknown * kResumedFactor, room)};
+  }
   size_t position = 0;
   for (const ScheduledRequest* request : running_) {
     if (request->pending() > 1) position = std::max<size_t>(position, request->computed);
   }
   if (options_.sliding_window != 0) position = std::min<size_t>(position, options_.sliding_window);
-  const size_t rows = PrefillRowsWithin(cost_, plan_.shape, position, target, room);
-  return std::min(std::max(rows, kPrefillRowsMin), room);
+  const auto rows_within = [&](double itl_ms) {
+    const double target = kItlShare * trim_ * itl_ms - kOverrunMargin * cost_.overrun_ms();
+    const size_t rows = PrefillRowsWithin(cost_, plan_.shape, position, target, room);
+    return std::min(std::max(rows, kPrefillRowsMin), room);
+  };
+  return {rows_within(options_.itl_ms_max), rows_within(options_.itl_ms_max * kResumedFactor)};
 }
 
 void Scheduler::PlanPrefill() {
-  size_t budget = PrefillBudget();
+  PrefillBudget budget = RowsForPrefill();
   bool room = true;  // for the oldest that waits; nobody in the queue overtakes it
-  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
-    while (room && budget > 0 && !waiting_.empty() &&
-           waiting_.begin()->first < running_[i]->age()) {
+  for (size_t i = 0; i < running_.size() && budget.resumed > 0; ++i) {
+    while (room && !waiting_.empty() && waiting_.begin()->first < running_[i]->age()) {
       room = AdmitAndPrefill(&budget);
       if (room) ++i;  // it stands before this one now
     }
     if (running_[i]->pending() > 1) PrefillRunning(running_[i], &budget);
   }
-  while (room && budget > 0 && !waiting_.empty()) room = AdmitAndPrefill(&budget);
+  while (room && !waiting_.empty()) room = AdmitAndPrefill(&budget);
 }
 
-void Scheduler::PrefillRunning(ScheduledRequest* request, size_t* budget) {
+void Scheduler::PrefillRunning(ScheduledRequest* request, PrefillBudget* budget) {
   const size_t blocks = request->table.blocks.size() + pool_.available();
   const size_t room = blocks * kKvBlockPositions - request->computed;
-  const size_t rows = std::min({request->pending(), *budget, room});
+  const size_t rows = std::min({request->pending(), budget->For(*request), room});
   if (rows == 0) return;
   OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
   AddRows(request, rows);
-  *budget -= rows;
+  budget->Take(rows);
 }
 
 // Blocks that running requests in prefill still need for what they have to compute.
@@ -181,18 +191,18 @@ size_t Scheduler::BlocksPromised() const {
   return promised;
 }
 
-bool Scheduler::AdmitAndPrefill(size_t* budget) {
-  if (running_.size() >= options_.running_max) return false;
+bool Scheduler::AdmitAndPrefill(PrefillBudget* budget) {
   ScheduledRequest* request = waiting_.begin()->second;
+  if (running_.size() >= options_.running_max || budget->For(*request) == 0) return false;
   const PrefixMatch match = pool_.Find(request->tokens, ReusableBlocks(*request), &request->table);
   // Blocks that it shares with running requests take none.
   const size_t need = KvBlocksFor(request->tokens.size()) - (match.blocks.size() - match.idle);
   if (need + BlocksPromised() > pool_.available()) return false;
   Admit(request, match);
-  const size_t rows = std::min(request->pending(), *budget);
+  const size_t rows = std::min(request->pending(), budget->For(*request));
   OCTET_CHECK(pool_.Grow(&request->table, KvBlocksFor(request->computed + rows)));
   AddRows(request, rows);
-  *budget -= rows;
+  budget->Take(rows);
   return true;
 }
 

@@ -4,6 +4,7 @@
 #ifndef OCTET_ROUTER_SCHEDULER_H_
 #define OCTET_ROUTER_SCHEDULER_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -103,7 +104,8 @@ struct StepPlan {
 };
 
 // One thread. Rules: rows that decode come before prefill; the oldest request (RequestAge) comes
-// first, whether it runs or waits; one that waits is admitted when the cache has room for all it
+// first, whether it runs or waits, and for one that is resumed a step may take twice as long, since
+// its client's gap is long already; one that waits is admitted when the cache has room for all it
 // has to compute, and takes over what the prefix cache has of it, all but one position at most;
 // blocks are taken as positions are reached; when there is none left, the youngest running request
 // gives its blocks back and is computed again later with the same tokens.
@@ -154,15 +156,25 @@ class Scheduler {
   void PreemptYoungest();
   void PlanDecode();
   void PlanPrefill();
+  // Rows that a step still has for prefill.
+  struct PrefillBudget {
+    size_t fresh;
+    size_t resumed;  // not less
+    size_t For(const ScheduledRequest& request) const { return request.resumed ? resumed : fresh; }
+    void Take(size_t rows) {
+      fresh -= std::min(fresh, rows);
+      resumed -= rows;
+    }
+  };
+  PrefillBudget RowsForPrefill() const;
   // Rows of a running request's prefill, within the budget and the blocks there are.
-  void PrefillRunning(ScheduledRequest* request, size_t* budget);
-  // The oldest one that waits, where there is room for it.
-  bool AdmitAndPrefill(size_t* budget);
+  void PrefillRunning(ScheduledRequest* request, PrefillBudget* budget);
+  // The oldest one that waits, where the budget and the cache have room for it.
+  bool AdmitAndPrefill(PrefillBudget* budget);
   void Admit(ScheduledRequest* request, const PrefixMatch& match);
   void TakeStaged(ScheduledRequest* request);
   KvTierKey NameOf(ScheduledRequest* request, size_t block);
   void NoteFull(ScheduledRequest* request);
-  size_t PrefillBudget() const;
   size_t BlocksPromised() const;
   void AddRows(ScheduledRequest* request, size_t rows);
 

@@ -62,10 +62,13 @@ std::vector<int> AllowedCores() {
   return cores;
 }
 
-bool PinThisThread(int core) {
+bool PinThisThread(int core) { return KeepThisThreadOn({core}); }
+
+bool KeepThisThreadOn(const std::vector<int>& cores) {
+  if (cores.empty()) return true;
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(core, &set);
+  for (const int core : cores) CPU_SET(core, &set);
   return pthread_setaffinity_np(pthread_self(), sizeof(set), &set) == 0;
 }
 

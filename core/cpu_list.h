@@ -20,6 +20,8 @@ std::string FormatCpuList(const std::vector<int>& cores);
 std::vector<int> AllowedCores();
 // Binds the calling thread to one core. False where it may not run there.
 bool PinThisThread(int core);
+// Binds it to some, with the threads and processes that it will start. None: changes nothing.
+bool KeepThisThreadOn(const std::vector<int>& cores);
 
 }  // namespace octet
 

@@ -185,7 +185,7 @@ class Scheduler {
   // Shrinks after a step that took longer than itl_ms_max, recovers slowly.
   double trim_ = 1.0;
   std::map<RequestId, std::unique_ptr<ScheduledRequest>> requests_;
-  std::vector<ScheduledRequest*> running_;          // oldest first
+  std::vector<ScheduledRequest*> running_;           // oldest first
   std::map<RequestAge, ScheduledRequest*> waiting_;  // oldest first
   StepPlan plan_;
   std::vector<FullBlock> full_blocks_;

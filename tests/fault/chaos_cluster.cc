@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/status_json.h"
+#include "core/cpu_list.h"
 #include "core/status_macros.h"
 
 namespace octet {
@@ -51,8 +52,11 @@ bool Replicated(const octet::v1::StatusResponse& status, uint32_t replication) {
 absl::StatusOr<std::unique_ptr<ChaosCluster>> ChaosCluster::Start(const std::string& scenario,
                                                                   const ChaosOptions& options) {
   std::unique_ptr<ChaosCluster> chaos(new ChaosCluster(scenario, options));
+  const std::vector<int> own = AllowedCores();
+  KeepThisThreadOn(options.cores);
   chaos->cluster_ =
       std::make_unique<LocalCluster>(options.model, UpFlags(options, chaos->state_.path()));
+  if (!options.cores.empty()) KeepThisThreadOn(own);
   if (!chaos->cluster_->WaitReady(kReadyMs)) {
     return absl::UnavailableError(
         absl::StrCat("the cluster did not start: ", chaos->cluster_->Log()));

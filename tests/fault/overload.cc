@@ -1,6 +1,7 @@
 // Far more requests than can be served, whether clients wait for answers or not.
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/pacer.h"
+#include "core/cpu_list.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
 #include "rpc/status_details.h"
@@ -138,12 +140,22 @@ void Report(const OpenLoop::Outcome& o, double rate, double capacity, int64_t le
 absl::StatusOr<ScenarioResult> Overload(const ChaosOptions& given) {
   ChaosOptions options = given;
   options.streams = std::max<size_t>(options.streams, 64);  // as many as a router decodes together
+  const std::vector<int> cores = AllowedCores();
+  if (cores.size() > 1) {
+    const auto half = cores.begin() + static_cast<std::ptrdiff_t>(cores.size() / 2);
+    options.cores.assign(cores.begin(), half);
+    KeepThisThreadOn({half, cores.end()});
+  }
   OCTET_ASSIGN_OR_RETURN(const auto chaos, ChaosCluster::Start("overload", options));
   const pid_t router = static_cast<pid_t>(chaos->Status().routers(0).pid());
   const double capacity = chaos->TokensPerSecond(options.outage_ms);
   const double calm_mib = ResidentMiB(router);
   const std::string address = chaos->address();
   ScenarioResult result = chaos->Finish();
+  result.notes.push_back(options.cores.empty()
+                             ? "the clients run on the cluster's only core"
+                             : absl::StrCat("the cluster on cores ", FormatCpuList(options.cores),
+                                            ", the clients on the others"));
   OCTET_ASSIGN_OR_RETURN(const auto probe, Client::Connect(address));
   OCTET_ASSIGN_OR_RETURN(const auto model, probe->GetModel());
   OpenLoop flood(address, options, model.vocab());

@@ -30,6 +30,7 @@ struct ChaosOptions {
   uint32_t prompt_tokens = 24;        // of each question
   std::vector<std::string> up_flags;  // further ones of `octet up`
   bool verify = false;                // workers run with --verify-experts
+  std::vector<int> cores;             // of the cluster's processes; none: where the caller's run
   bool fresh = false;                 // no answer finds another one's blocks in a cache
   uint64_t undisturbed_tokens = 0;    // received before the first fault; 0: 10 answers' worth
   // How long the coordinator stays away, one measurement of throughput takes, or a flood lasts.
@@ -69,7 +70,9 @@ absl::StatusOr<ScenarioResult> LoseCoordinator(const ChaosOptions& options);
 // machine has one to give (else notes say so).
 absl::StatusOr<ScenarioResult> MeasureThroughput(const ChaosOptions& options);
 
-// Requests at ten times the rate that the cluster can serve, from clients that don't wait.
+// Requests at ten times the rate that the cluster can serve, from clients that don't wait. Where
+// there are two cores or more, half of them are the cluster's and the others the clients', as if
+// these were on other machines.
 absl::StatusOr<ScenarioResult> Overload(const ChaosOptions& options);
 // kill -9 of one of two or more routers; its streams go on at another one.
 absl::StatusOr<ScenarioResult> KillRouters(const ChaosOptions& options);

@@ -55,8 +55,8 @@ absl::StatusOr<std::string> ChatTemplate::RenderJson(const nlohmann::ordered_jso
     OCTET_ASSIGN_OR_RETURN(Value converted, Value::FromJson(value));
     variables.emplace_back(name, std::move(converted));
   }
-  OCTET_ASSIGN_OR_RETURN(std::string text,
-                         chat_template_internal::Run(*program_, std::move(variables)));
+  OCTET_ASSIGN_OR_RETURN(std::string text, chat_template_internal::Run(
+                                               *program_, std::move(variables), options.steps_max));
   const size_t valid = Utf8ValidLength(text);
   if (valid == text.size()) return text;
   return absl::InvalidArgumentError(absl::StrCat("the rendered chat is not UTF-8 at byte ", valid));

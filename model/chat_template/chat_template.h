@@ -4,12 +4,14 @@
 #ifndef OCTET_MODEL_CHAT_TEMPLATE_CHAT_TEMPLATE_H_
 #define OCTET_MODEL_CHAT_TEMPLATE_CHAT_TEMPLATE_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "core/limits.h"
 #include "nlohmann/json.hpp"
 
 namespace octet {
@@ -26,6 +28,8 @@ struct ChatTemplateOptions {
   // More variables ("tools", "date_string", ...), an object or null; keeps the order of its
   // members.
   nlohmann::ordered_json variables;
+  // Of one rendering: nodes and operators evaluated, loops gone round, bytes and items made.
+  uint64_t steps_max = kTemplateStepsMax;
 };
 
 namespace chat_template_internal {
@@ -41,7 +45,7 @@ class ChatTemplate {
 
   // The prompt text. It spells its own BOS where the template has one: encode it with parse_special
   // and without add_bos. INVALID_ARGUMENT: raise_exception or an error of evaluation, with its
-  // line; RESOURCE_EXHAUSTED: one of kTemplate{Steps,Depth,OutputBytes}Max (core/limits.h).
+  // line; RESOURCE_EXHAUSTED: steps_max or one of kTemplate{Depth,OutputBytes}Max (core/limits.h).
   absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages,
                                      const ChatTemplateOptions& options) const;
 

@@ -75,6 +75,17 @@ TEST(ChatTemplate, EndsEveryLoop) {
   EXPECT_FALSE(Render("{{ range(2147483647) | list | length }}").ok());
 }
 
+TEST(ChatTemplate, TheCallerCanAllowFewerSteps) {
+  const auto loops = ChatTemplate::Parse("{% for i in range(100) %}{{ i }}{% endfor %}");
+  ASSERT_TRUE(loops.ok());
+  ChatTemplateOptions options;
+  options.steps_max = 1'000;
+  EXPECT_TRUE(loops->Render({}, options).ok());
+  options.steps_max = 100;
+  EXPECT_THAT(std::string(loops->Render({}, options).status().message()),
+              HasSubstr("more than 100 steps"));
+}
+
 TEST(ChatTemplate, BoundsWhatItMakes) {
   EXPECT_EQ(Render("{{ 'x' * 1000000000 }}").status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_FALSE(Render("{% set ns = namespace(s='x') %}{% for i in range(64) %}"

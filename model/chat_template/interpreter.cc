@@ -25,7 +25,8 @@ absl::Status AtLine(const absl::Status& status, uint32_t line) {
 
 class Interpreter {
  public:
-  explicit Interpreter(std::vector<std::pair<std::string, Value>> variables) {
+  Interpreter(std::vector<std::pair<std::string, Value>> variables, uint64_t steps_max)
+      : budget_(steps_max) {
     scopes_.emplace_back();
     for (auto& [name, value] : variables) scopes_.back()[name] = std::move(value);
   }
@@ -393,8 +394,9 @@ class Interpreter {
 }  // namespace
 
 absl::StatusOr<std::string> Run(const Program& program,
-                                std::vector<std::pair<std::string, Value>> variables) {
-  return Interpreter(std::move(variables)).Run(program);
+                                std::vector<std::pair<std::string, Value>> variables,
+                                uint64_t steps_max) {
+  return Interpreter(std::move(variables), steps_max).Run(program);
 }
 
 }  // namespace octet::chat_template_internal

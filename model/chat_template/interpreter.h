@@ -2,6 +2,7 @@
 #ifndef OCTET_MODEL_CHAT_TEMPLATE_INTERPRETER_H_
 #define OCTET_MODEL_CHAT_TEMPLATE_INTERPRETER_H_
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,9 +13,10 @@
 
 namespace octet::chat_template_internal {
 
-// The text that program makes of the variables. Errors as ChatTemplate::Render.
+// The text that program makes of the variables in so many steps. Errors as ChatTemplate::Render.
 absl::StatusOr<std::string> Run(const Program& program,
-                                std::vector<std::pair<std::string, Value>> variables);
+                                std::vector<std::pair<std::string, Value>> variables,
+                                uint64_t steps_max);
 
 }  // namespace octet::chat_template_internal
 

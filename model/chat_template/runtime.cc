@@ -147,9 +147,9 @@ class Writer {
 
 absl::Status Budget::Charge(uint64_t steps) {
   steps_ += steps;
-  if (steps_ <= kTemplateStepsMax) return absl::OkStatus();
+  if (steps_ <= steps_max_) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      absl::StrCat("the template needs more than ", kTemplateStepsMax, " steps"));
+      absl::StrCat("the template needs more than ", steps_max_, " steps"));
 }
 
 absl::Status Budget::ChargeSize(uint64_t size) {

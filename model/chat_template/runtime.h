@@ -17,14 +17,16 @@
 
 namespace octet::chat_template_internal {
 
-// Steps of one rendering. RESOURCE_EXHAUSTED once kTemplateStepsMax are spent.
+// Steps of one rendering. RESOURCE_EXHAUSTED once all are spent.
 class Budget {
  public:
+  explicit Budget(uint64_t steps_max) : steps_max_(steps_max) {}
   absl::Status Charge(uint64_t steps);
   // For a string of so many bytes or a list of so many items; also bounds its size.
   absl::Status ChargeSize(uint64_t size);
 
  private:
+  const uint64_t steps_max_;
   uint64_t steps_ = 0;
 };
 

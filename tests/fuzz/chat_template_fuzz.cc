@@ -19,6 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   octet::ChatTemplateOptions options;
   options.bos_token = "<s>";
   options.eos_token = "</s>";
+  options.steps_max = 2'000;  // templates that loop for long reach nothing more
   options.variables = {{"tools", {{{"name", "f"}, {"n", 1.5}}}}, {"flag", true}};
   const std::vector<octet::ChatMessage> messages = {
       {"system", " be brief \n"}, {"user", "h\xC3\xA9llo"}, {"assistant", "<think>a</think>b"}};

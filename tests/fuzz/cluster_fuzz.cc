@@ -75,6 +75,8 @@ class Story {
     }
   }
 
+  void End() const { octet::StatusToProto(state_.Snapshot(now_), {}); }
+
  private:
   void Step(const octet::ClusterEvent& event) {
     const octet::Epoch before = state_.epoch();
@@ -82,10 +84,10 @@ class Story {
     const octet::Actions actions = state_.Step(event, now_);
     OCTET_CHECK(state_.epoch() >= before);
     OCTET_CHECK(state_.term() >= term);
-    const auto snapshot = state_.Snapshot(now_);
     for (const auto& action : actions) {
       const auto* sent = std::get_if<octet::SendPlacementAction>(&action);
       if (sent == nullptr || sent->placement == nullptr) continue;
+      const auto snapshot = state_.Snapshot(now_);
       const auto version = std::find_if(
           snapshot.versions.begin(), snapshot.versions.end(), [&](const auto& candidate) {
             return candidate.model.compute_digest == sent->placement->compute_digest;
@@ -94,7 +96,6 @@ class Story {
       OCTET_CHECK(sent->placement->expert_replicas.size() == version->model.experts);
       OCTET_CHECK(sent->placement->epoch <= state_.epoch());
     }
-    octet::StatusToProto(snapshot, {});
   }
 
   octet::MonotonicTime now_{1'000'000'000};
@@ -112,5 +113,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Story story;
   Entry entry;
   for (size_t i = 0; i < kMessagesMax && NextEntry(&data, &size, &entry); ++i) story.Play(entry);
+  story.End();
   return 0;
 }

@@ -12,6 +12,9 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
+  // What is no JSON is refused before anything else: once is enough.
+  const auto json = octet::ParseJsonBounded(bytes, 1u << 20);
+  if (!json.ok()) return 0;
   const auto manifest = octet::ParseManifest(absl::string_view(bytes.data(), size), "fuzz");
   if (manifest.ok()) {
     const std::string text = octet::ManifestToJson(*manifest);
@@ -19,8 +22,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     OCTET_CHECK(back.ok());
     OCTET_CHECK(octet::ManifestToJson(*back) == text);
   }
-  const auto json = octet::ParseJsonBounded(bytes, 1u << 20);
-  if (!json.ok()) return 0;
   const nlohmann::json* config = octet::JsonFind(*json, "config");
   if (config == nullptr || !config->is_object()) return 0;
   const auto parsed = octet::ModelConfigFromJson(*config, "fuzz");

@@ -74,8 +74,15 @@ void BM_MatMul(benchmark::State& state, const std::string& format, size_t rows, 
   Report(state, 2.0 * rows * n * k, static_cast<double>(weights.bytes()));
 }
 
+std::vector<uint32_t> ColumnOf(const PackedWeights& w) {
+  std::vector<uint32_t> column(PaddedK(w.format, w.k));
+  MakeCheckColumn(w, column.data());
+  return column;
+}
+
+// `checked`: by CheckedExpertFfn.
 void BM_ExpertFfn(benchmark::State& state, const std::string& format, size_t rows, size_t hidden,
-                  size_t middle, int threads) {
+                  size_t middle, int threads, bool checked) {
   BenchContext context(threads);
   Copies gate(format, middle, hidden), up(format, middle, hidden), down(format, hidden, middle);
   const std::vector<float> x = Rows(rows * hidden);
@@ -90,9 +97,17 @@ void BM_ExpertFfn(benchmark::State& state, const std::string& format, size_t row
   }
   std::vector<uint32_t> indices;
   for (uint32_t i = 0; i < rows; ++i) indices.push_back(i);
+  const std::vector<uint32_t> gate_column = ColumnOf(gate.Next()), up_column = ColumnOf(up.Next()),
+                              down_column = ColumnOf(down.Next());
+  const ExpertColumns columns{gate_column.data(), up_column.data(), down_column.data()};
+  const TensorF32 out{y.data(), rows, hidden};
   for (auto _ : state) {
-    ExpertFfn(context.ctx, {gate.Next(), up.Next(), down.Next()}, input, indices,
-              {y.data(), rows, hidden});
+    const ExpertWeights weights{gate.Next(), up.Next(), down.Next()};
+    if (checked) {
+      OCTET_CHECK(CheckedExpertFfn(context.ctx, weights, columns, input, indices, out));
+    } else {
+      ExpertFfn(context.ctx, weights, input, indices, out);
+    }
     benchmark::DoNotOptimize(y.data());
   }
   Report(state, 6.0 * rows * hidden * middle,
@@ -141,11 +156,14 @@ void RegisterAll() {
   for (const std::string format : {"q4_0", "w4xg32", "q8_0"}) {
     for (const size_t rows : {1, 4, 128, 512}) {
       for (const size_t hidden : {512, 1024}) {
-        const std::string name = "ExpertFfn/" + format + "/rows:" + std::to_string(rows) +
-                                 "/hidden:" + std::to_string(hidden);
-        benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& s) {
-          BM_ExpertFfn(s, format, rows, hidden, hidden * 7 / 2, threads);
-        })->UseRealTime();
+        for (const bool checked : {false, true}) {
+          const std::string name = std::string(checked ? "Checked" : "") + "ExpertFfn/" + format +
+                                   "/rows:" + std::to_string(rows) +
+                                   "/hidden:" + std::to_string(hidden);
+          benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& s) {
+            BM_ExpertFfn(s, format, rows, hidden, hidden * 7 / 2, threads, checked);
+          })->UseRealTime();
+        }
       }
     }
   }

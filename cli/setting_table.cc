@@ -115,7 +115,7 @@ std::vector<SettingSpec> IntegritySettings() {
                      "their digests again, at 1 % of a core at most; 0: never",
                      group),
           BoolSetting("verify-experts",
-                      "Workers check the weights of every expert product before it leaves; on the "
+                      "Workers check every expert product exactly before it leaves; on the "
                       "CPU only",
                       group)};
 }

@@ -3,9 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "core/status_macros.h"
+#include "expert_worker/expert_ffn.h"
 #include "expert_worker/test_util.h"
 
 namespace octet {
@@ -32,32 +37,78 @@ TEST(SumWeightsTest, EveryFlippedBitAndEverySwapChangesIt) {
   }
 }
 
-// The sums are those of the loaded weights, with and without threads, in every format.
-TEST(VerifyLayerTest, SeesAChangeInAnyMatrixOfTheLayerAlone) {
-  for (const char* format : {"f32", "int8g32", "int4g64"}) {
-    SCOPED_TRACE(format);
+class VerifiedExpertTest : public testing::TestWithParam<const char*> {
+ protected:
+  VerifiedExpertTest() {
     TestModelShape shape;
-    shape.format = format;
-    shape.hidden = shape.intermediate = 128;
-    const auto expert = SummedWorkerModel(MakeTestModel(shape)).load(ExpertId(1));
-    ASSERT_TRUE(expert.ok());
-    ThreadPool pool(2);
-    EXPECT_TRUE(VerifyLayer(*expert, LayerId(0), nullptr).ok());
-    EXPECT_TRUE(VerifyLayer(*expert, LayerId(1), &pool).ok());
-    const ExpertWeights& layer = expert->layers[1];
-    for (const PackedWeights* w : {&layer.gate, &layer.up, &layer.down}) {
-      auto* const last = const_cast<uint8_t*>(w->data) + PackedBytes(w->format, w->n, w->k) - 1;
-      *last ^= 0x40;
-      const absl::Status status = VerifyLayer(*expert, LayerId(1), &pool);
+    shape.format = GetParam();
+    shape.hidden = shape.intermediate = kWidth;
+    auto expert = SummedWorkerModel(MakeTestModel(shape)).load(ExpertId(1));
+    EXPECT_TRUE(expert.ok()) << expert.status();
+    expert_ = *std::move(expert);
+    std::mt19937 rng(3);
+    std::normal_distribution<float> normal;
+    for (float& v : x_) v = normal(rng);
+  }
+
+  // The layer's output for all rows, or why there is none.
+  absl::StatusOr<std::vector<float>> Run(uint32_t layer) {
+    const ExecContext& ctx = executor_.context();
+    const Arena::Scope scope(*ctx.arena);
+    const WeightFormat& format = expert_.layers[layer].gate.format;
+    ExpertInput input;
+    if (format.is_integer()) {
+      input.q = AllocQuantizedRows(ctx, format, kRows, kWidth);
+      QuantizeRows(ctx, {x_.data(), kRows, kWidth}, input.q);
+    } else {
+      input.f32 = {x_.data(), kRows, kWidth};
+    }
+    std::vector<float> plain(kRows * kWidth), out(kRows * kWidth);
+    OCTET_RETURN_IF_ERROR(
+        RunExpert(ctx, expert_, LayerId(layer), input, rows_, {plain.data(), kRows, kWidth}));
+    OCTET_RETURN_IF_ERROR(
+        RunVerifiedExpert(ctx, expert_, LayerId(layer), input, rows_, {out.data(), kRows, kWidth}));
+    EXPECT_EQ(out, plain);
+    return out;
+  }
+
+  static constexpr size_t kRows = 5;
+  static constexpr size_t kWidth = 128;
+  const std::vector<uint32_t> rows_ = {0, 1, 2, 3, 4};
+  std::vector<float> x_ = std::vector<float>(kRows * kWidth);
+  MappedExpert expert_;
+  ExpertExecutor executor_{2, DetectCpuLevel()};
+};
+
+// At either end of a matrix: its scales, where it has some, and its codes.
+TEST_P(VerifiedExpertTest, SeesAChangeInAnyMatrixOfTheLayerAlone) {
+  EXPECT_TRUE(Run(0).ok());
+  EXPECT_TRUE(Run(1).ok());
+  EXPECT_TRUE(VerifyLayer(expert_, LayerId(1), nullptr).ok());
+  const ExpertWeights& layer = expert_.layers[1];
+  for (const PackedWeights* w : {&layer.gate, &layer.up, &layer.down}) {
+    auto* const data = const_cast<uint8_t*>(w->data);
+    for (uint8_t* const byte : {data, data + PackedBytes(w->format, w->n, w->k) - 1}) {
+      *byte ^= 0x40;
+      const absl::Status status = Run(1).status();
       EXPECT_TRUE(absl::IsDataLoss(status)) << status;
       EXPECT_THAT(std::string(status.message()), HasSubstr("layer 1"));
-      EXPECT_EQ(VerifyLayer(*expert, LayerId(1), nullptr), status);
-      EXPECT_TRUE(VerifyLayer(*expert, LayerId(0), &pool).ok());
-      *last ^= 0x40;
+      EXPECT_TRUE(absl::IsDataLoss(VerifyLayer(expert_, LayerId(1), nullptr)));
+      EXPECT_TRUE(absl::IsDataLoss(VerifyLayer(expert_, LayerId(1), executor_.context().pool)));
+      EXPECT_TRUE(Run(0).ok());
+      *byte ^= 0x40;
     }
-    EXPECT_TRUE(VerifyLayer(*expert, LayerId(1), &pool).ok());
   }
+  EXPECT_TRUE(Run(1).ok());
 }
+
+TEST_P(VerifiedExpertTest, ALayerThatIsNotThereIsNoDamage) {
+  EXPECT_FALSE(
+      absl::IsDataLoss(RunVerifiedExpert(executor_.context(), expert_, LayerId(9), {}, rows_, {})));
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, VerifiedExpertTest,
+                         testing::Values("f32", "int8g32", "int4g64", "w4xg32"));
 
 }  // namespace
 }  // namespace octet

@@ -187,10 +187,10 @@ absl::Status WorkerServer::Impl::Start() {
 absl::Status WorkerServer::Impl::Compute(const MappedExpert& expert, LayerId layer,
                                          const ExpertInput& input, absl::Span<const uint32_t> rows,
                                          TensorF32 out) {
-  absl::Status status = RunExpert(executor.context(), expert, layer, input, rows, out);
-  if (!options.verify || !status.ok()) return status;
-  status = VerifyLayer(expert, layer, executor.context().pool);
-  if (status.ok() || found_damage.exchange(true)) return status;
+  if (!options.verify) return RunExpert(executor.context(), expert, layer, input, rows, out);
+  const absl::Status status =
+      RunVerifiedExpert(executor.context(), expert, layer, input, rows, out);
+  if (!absl::IsDataLoss(status) || found_damage.exchange(true)) return status;
   // This thread goes on refusing.
   leaving = std::thread([this, status] { OnDamaged(status, /*exposed=*/false); });
   return status;

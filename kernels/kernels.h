@@ -69,6 +69,22 @@ struct ExpertInput {
 void ExpertFfn(const ExecContext& ctx, const ExpertWeights& weights, const ExpertInput& x,
                absl::Span<const uint32_t> row_indices, TensorF32 y);
 
+// The columns of an expert whose three matrices are integer: for each input of a matrix, padding
+// included, the sum of what its outputs multiply it with, modulo 2^32.
+struct ExpertColumns {
+  const uint32_t* gate = nullptr;  // [PaddedK]
+  const uint32_t* up = nullptr;
+  const uint32_t* down = nullptr;
+};
+// Writes the column of an integer matrix, PaddedK(w.format, w.k) long.
+void MakeCheckColumn(const PackedWeights& w, uint32_t* column);
+// As ExpertFfn, with the same bits. False where a product is not what the weights give that the
+// columns were made of: some code of theirs has changed, or the arithmetic erred. Then y is of no
+// use. Scales and minima are not looked at.
+bool CheckedExpertFfn(const ExecContext& ctx, const ExpertWeights& weights,
+                      const ExpertColumns& columns, const ExpertInput& x,
+                      absl::Span<const uint32_t> row_indices, TensorF32 y);
+
 // y[r] = x[r] + sum over slots of weights[r][s] * replies[r][s], slots in ascending order:
 // acc = w0*y0, then acc = fma(ws, ys, acc); y = x + acc. replies[r * k + s] points at hidden
 // floats. y may be x.

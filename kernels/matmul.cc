@@ -1,3 +1,6 @@
+#include <utility>
+#include <vector>
+
 #include "core/check.h"
 #include "kernels/dispatch.h"
 #include "kernels/kernels.h"
@@ -71,16 +74,24 @@ void MatMulFloat(const ExecContext& ctx, const PackedWeights& w, ConstTensorF32 
 
 void MatMulInt(const ExecContext& ctx, const PackedWeights& w, const QuantizedRows& x,
                TensorF32 y) {
+  MultiplyInt(ctx, w, x, y, nullptr);
+}
+
+void MultiplyInt(const ExecContext& ctx, const PackedWeights& w, const QuantizedRows& x,
+                 TensorF32 y, ProductCheck* check) {
   CheckQuantized(w, x, y);
   if (x.rows == 0) return;
   const KernelTable* table = FastKernels(ctx.level);
   if (table == nullptr) {
     const auto multiply = IsW4x(w.format) ? reference::MatMulW4x : reference::MatMulInt;
-    ParallelRange(ctx, w.n, 32,
-                  [&](size_t begin, size_t end, int) { multiply(w, x, begin, end, y); });
+    ParallelRange(ctx, w.n, 32, [&](size_t begin, size_t end, int) {
+      std::vector<uint32_t> sums(check == nullptr ? 0 : x.rows);
+      multiply(w, x, begin, end, y, absl::MakeSpan(sums));
+      if (check != nullptr) check->Add(0, x.rows, sums.data());
+    });
     return;
   }
-  if (IsW4x(w.format)) return FastMatMulW4x(ctx, *table, w, x, y);
+  if (IsW4x(w.format)) return FastMatMulW4x(ctx, *table, w, x, y, check);
   Scratch scratch(ctx);
   const FastInt fast(*table, w);
   const PreparedRows rows(scratch, fast, x.group, x.rows);
@@ -94,7 +105,7 @@ void MatMulInt(const ExecContext& ctx, const PackedWeights& w, const QuantizedRo
                     });
                   }
                 });
-  FastMatMulInt(ctx, fast, rows, y);
+  FastMatMulInt(ctx, fast, rows, y, check);
 }
 
 void MatMul(const ExecContext& ctx, const PackedWeights& w, ConstTensorF32 x, TensorF32 y) {
@@ -131,7 +142,7 @@ void MatMul(const ExecContext& ctx, const PackedWeights& w, ConstTensorF32 x, Te
                     });
                   }
                 });
-  FastMatMulInt(ctx, fast, rows, y);
+  FastMatMulInt(ctx, fast, rows, y, nullptr);
 }
 
 }  // namespace octet

@@ -65,8 +65,8 @@ size_t PanelGrain(size_t panel_bytes, size_t k, size_t rows) {
   return std::min(by_bytes, by_products) + 1;
 }
 
-void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRows& x,
-                   TensorF32 y) {
+void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRows& x, TensorF32 y,
+                   ProductCheck* check) {
   const size_t bytes = fast.matrix.panel_bytes;
   const size_t step = std::clamp<size_t>(kPanelBytesInCache / bytes, kPanelsAtOnce, 8);
   const size_t grain = PanelGrain(bytes, fast.matrix.units * kUnit, x.rows());
@@ -75,7 +75,8 @@ void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRo
     for (size_t p0 = begin; p0 < end; p0 += step) {
       const size_t p1 = std::min(p0 + step, end);
       for (size_t t = 0; t < x.tiles(); ++t) {
-        const IntTile tile = x.Tile(t);
+        IntTile tile = x.Tile(t);
+        const TileCheck<IntTile> sums(check, t * kTileRows, &tile);
         for (size_t p = p0; p < p1; p += kPanelsAtOnce) {
           const size_t count = std::min(kPanelsAtOnce, p1 - p);
           fast.panels(fast.matrix, tile, p, count, out);

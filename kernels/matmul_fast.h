@@ -5,11 +5,16 @@
 #include "kernels/dispatch.h"
 #include "kernels/kernels.h"
 #include "kernels/prepared_rows.h"
+#include "kernels/product_check.h"
 
 namespace octet {
 
-// y = x Wᵀ for prepared rows.
-void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRows& x, TensorF32 y);
+// y = x Wᵀ for prepared rows. `check`, here and below, may be null.
+void FastMatMulInt(const ExecContext& ctx, const FastInt& fast, const PreparedRows& x, TensorF32 y,
+                   ProductCheck* check);
+// MatMulInt (kernels.h).
+void MultiplyInt(const ExecContext& ctx, const PackedWeights& w, const QuantizedRows& x,
+                 TensorF32 y, ProductCheck* check);
 // y = x Wᵀ; row r of x starts at x[r].
 void FastMatMulFloat(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
                      const float* const* x, TensorF32 y);

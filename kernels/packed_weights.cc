@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/limits.h"
 #include "kernels/panel_layout.h"
+#include "kernels/w4x.h"
 
 namespace octet {
 namespace {
@@ -79,6 +80,13 @@ PanelLayout MakePanelLayout(const WeightFormat& format, size_t k) {
   const size_t value_bytes = layout.padded_k * kPanelOutputs / (format.bits == 4 ? 2 : 1);
   layout.bytes = layout.values + RoundUp(value_bytes, 64);
   return layout;
+}
+
+ScaleAreas ScaleAreasOf(const PackedWeights& w) {
+  OCTET_CHECK(w.format.is_integer());
+  const PanelLayout layout = MakePanelLayout(w.format, w.k);
+  // The factors of w4x are integers of the product.
+  return {IsW4x(w.format) ? layout.second : layout.values, PanelCount(w.n), layout.bytes};
 }
 
 size_t PackedBytes(const WeightFormat& format, size_t n, size_t k) {

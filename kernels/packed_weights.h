@@ -47,6 +47,15 @@ absl::Status CheckInputs(const WeightFormat& format, size_t k);
 // cannot overflow.
 size_t PackedBytes(const WeightFormat& format, size_t n, size_t k);
 
+// Where the floats of an integer matrix lie, scales and minima: the first `bytes` of each panel.
+// Both sizes are multiples of 64.
+struct ScaleAreas {
+  size_t bytes = 0;
+  size_t panels = 0;
+  size_t stride = 0;  // from one panel to the next
+};
+ScaleAreas ScaleAreasOf(const PackedWeights& w);
+
 // Rounds (float kinds, to nearest even) or quantises (integer kinds of own packs: "int4*", "int8*",
 // "q8_0", "q4_0", "w4x*") f32 weights [n, k] and packs them into `out` (PackedBytes long, 64-byte
 // aligned). INVALID_ARGUMENT names a format that has no quantiser here, weights that are NaN or

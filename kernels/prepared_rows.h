@@ -26,6 +26,7 @@ class PreparedRows {
   PreparedRows(Scratch& scratch, const FastInt& fast, size_t activation_group, size_t rows);
 
   size_t rows() const { return rows_; }
+  size_t units() const { return units_; }  // of a row
   size_t tiles() const { return (rows_ + kTileRows - 1) / kTileRows; }
   IntTile Tile(size_t index) const;
   // Fills rows of tile `index`; row(i) gives the int8 row and the scales of row i of the batch.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/check.h"
 #include "kernels/matmul_fast.h"
@@ -39,6 +40,9 @@ class W4xRows {
   }
   size_t rows() const { return rows_; }
   size_t tiles() const { return (rows_ + kTileRows - 1) / kTileRows; }
+  bool Fit(const KernelTable& table, const ProductCheck& check) const {
+    return check.Fits(&table, units_, [this](size_t r) { return std::pair(q_[r], kUnit); });
+  }
   W4xTile Tile(size_t t) const {
     const size_t first = t * kTileRows;
     return {TileRows(t), q_ + first, scales_ + first, bias_ + first * units_};
@@ -58,7 +62,7 @@ class W4xRows {
 size_t RowGrain(size_t k) { return 65536 / (k + 1) + 1; }
 
 void MultiplyRows(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
-                  const W4xRows& x, TensorF32 y) {
+                  const W4xRows& x, TensorF32 y, ProductCheck* check) {
   const W4xMatrix matrix = MatrixOf(w);
   const size_t grain = PanelGrain(matrix.panel_bytes, matrix.units * kUnit, x.rows());
   ParallelRange(ctx, PanelCount(w.n), grain, [&](size_t begin, size_t end, int) {
@@ -66,7 +70,8 @@ void MultiplyRows(const ExecContext& ctx, const KernelTable& table, const Packed
     for (size_t p = begin; p < end; p += kPanelsAtOnce) {
       const size_t count = std::min(kPanelsAtOnce, end - p);
       for (size_t t = 0; t < x.tiles(); ++t) {
-        const W4xTile tile = x.Tile(t);
+        W4xTile tile = x.Tile(t);
+        const TileCheck<W4xTile> sums(check, t * kTileRows, &tile);
         table.w4x_panels(matrix, tile, p, count, out);
         CopyPanels(out, p, count, t * kTileRows, tile.rows, y);
       }
@@ -76,7 +81,7 @@ void MultiplyRows(const ExecContext& ctx, const KernelTable& table, const Packed
 
 // silu(gate x) * (up x), as floats.
 void GateUp(const ExecContext& ctx, const KernelTable& table, const ExpertWeights& w,
-            const W4xRows& x, TensorF32 h) {
+            const W4xRows& x, TensorF32 h, ExpertChecks* checks) {
   const W4xMatrix gate = MatrixOf(w.gate), up = MatrixOf(w.up);
   const size_t grain = PanelGrain(2 * gate.panel_bytes, 2 * gate.units * kUnit, x.rows());
   ParallelRange(ctx, PanelCount(w.gate.n), grain, [&](size_t begin, size_t end, int) {
@@ -85,9 +90,11 @@ void GateUp(const ExecContext& ctx, const KernelTable& table, const ExpertWeight
     for (size_t p = begin; p < end; p += kPanelsAtOnce) {
       const size_t count = std::min(kPanelsAtOnce, end - p);
       for (size_t t = 0; t < x.tiles(); ++t) {
-        const W4xTile tile = x.Tile(t);
+        W4xTile tile = x.Tile(t), same = tile;
+        const TileCheck<W4xTile> a_sums(CheckOf(checks, &ExpertChecks::gate), t * kTileRows, &tile);
+        const TileCheck<W4xTile> b_sums(CheckOf(checks, &ExpertChecks::up), t * kTileRows, &same);
         table.w4x_panels(gate, tile, p, count, a);
-        table.w4x_panels(up, tile, p, count, b);
+        table.w4x_panels(up, same, p, count, b);
         table.silu_mul(a, b, count * tile.rows * kPanelOutputs, a);
         CopyPanels(a, p, count, t * kTileRows, tile.rows, h);
       }
@@ -98,17 +105,18 @@ void GateUp(const ExecContext& ctx, const KernelTable& table, const ExpertWeight
 }  // namespace
 
 void FastMatMulW4x(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
-                   const QuantizedRows& x, TensorF32 y) {
+                   const QuantizedRows& x, TensorF32 y, ProductCheck* check) {
   Scratch scratch(ctx);
   W4xRows rows(scratch, x.rows, x.padded_k / kUnit);
   ParallelRange(ctx, x.rows, RowGrain(x.padded_k), [&](size_t begin, size_t end, int) {
     for (size_t r = begin; r < end; ++r) rows.Set(table, r, x.q + r * x.padded_k, x.scales[r]);
   });
-  MultiplyRows(ctx, table, w, rows, y);
+  MultiplyRows(ctx, table, w, rows, y, check);
 }
 
-void FastFfnW4x(const ExecContext& ctx, const KernelTable& table, const ExpertWeights& w,
-                const QuantizedRows& x, absl::Span<const uint32_t> row_indices, TensorF32 y) {
+bool FastFfnW4x(const ExecContext& ctx, const KernelTable& table, const ExpertWeights& w,
+                const QuantizedRows& x, absl::Span<const uint32_t> row_indices, TensorF32 y,
+                ExpertChecks* checks) {
   Scratch scratch(ctx);
   const size_t count = row_indices.size(), middle = w.down.k;
   W4xRows rows(scratch, count, x.padded_k / kUnit);
@@ -119,7 +127,7 @@ void FastFfnW4x(const ExecContext& ctx, const KernelTable& table, const ExpertWe
     }
   });
   const TensorF32 h(scratch.Alloc<float>(count * middle), count, middle);
-  GateUp(ctx, table, w, rows, h);
+  GateUp(ctx, table, w, rows, h, checks);
   const size_t padded = PaddedK(w.down.format, middle);
   W4xRows hidden(scratch, count, padded / kUnit);
   int8_t* q = scratch.Alloc<int8_t>(count * padded);
@@ -130,7 +138,9 @@ void FastFfnW4x(const ExecContext& ctx, const KernelTable& table, const ExpertWe
       hidden.Set(table, r, q + r * padded, scale);
     }
   });
-  MultiplyRows(ctx, table, w.down, hidden, y);
+  MultiplyRows(ctx, table, w.down, hidden, y, CheckOf(checks, &ExpertChecks::down));
+  return checks == nullptr || (rows.Fit(table, checks->gate) && rows.Fit(table, checks->up) &&
+                               hidden.Fit(table, checks->down));
 }
 
 }  // namespace octet

@@ -11,6 +11,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/kernels.h"
 #include "kernels/panel_layout.h"
+#include "kernels/product_check.h"
 
 namespace octet {
 
@@ -20,13 +21,15 @@ inline bool IsW4x(const WeightFormat& format) { return format.scale == ScaleEnco
 void PackW4xRow(const WeightFormat& format, const float* w, size_t k, const PanelLayout& layout,
                 size_t lane, uint8_t* panel);
 
-// y = x Wᵀ with a level's kernels.
+// y = x Wᵀ with a level's kernels. `check` may be null.
 void FastMatMulW4x(const ExecContext& ctx, const KernelTable& table, const PackedWeights& w,
-                   const QuantizedRows& x, TensorF32 y);
+                   const QuantizedRows& x, TensorF32 y, ProductCheck* check);
 
-// ExpertFfn (kernels.h) where all three matrices are w4x.
-void FastFfnW4x(const ExecContext& ctx, const KernelTable& table, const ExpertWeights& w,
-                const QuantizedRows& x, absl::Span<const uint32_t> row_indices, TensorF32 y);
+// ExpertFfn (kernels.h) where all three matrices are w4x. With checks (may be null): false where a
+// product does not fit.
+bool FastFfnW4x(const ExecContext& ctx, const KernelTable& table, const ExpertWeights& w,
+                const QuantizedRows& x, absl::Span<const uint32_t> row_indices, TensorF32 y,
+                ExpertChecks* checks);
 
 }  // namespace octet
 

@@ -50,6 +50,13 @@ struct WeightSum {
   friend bool operator==(const WeightSum&, const WeightSum&) = default;
 };
 
+// What the weights of a layer are known by.
+struct LayerSums {
+  std::vector<WeightSum> all;     // of each piece of the matrices
+  std::vector<WeightSum> scales;  // of each piece of their scales and minima; integer layers only
+  std::vector<uint32_t> gate, up, down;  // ExpertColumns (kernels.h); integer layers only
+};
+
 // One expert, all layers.
 struct MappedExpert {
   std::vector<ExpertWeights> layers;
@@ -59,8 +66,8 @@ struct MappedExpert {
   // for checking it again. Empty where the weights are elsewhere.
   absl::string_view file;
   std::string digest;
-  // [layer][piece], where somebody checks the weights against them; else empty.
-  std::vector<std::vector<WeightSum>> sums;
+  // [layer], where somebody checks the weights against them; else empty.
+  std::vector<LayerSums> sums;
 };
 
 // Told about long work: a phase in words and how much of it is done. Called from the working

@@ -22,9 +22,10 @@ float FloatWeight(const WeightFormat& format, const uint8_t* panel, size_t k, si
   return format.kind == WeightKind::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
 }
 
-// One output of the integer path, its weights as `code - offset`.
+// One output of the integer path, its weights as `code - offset`; its integers are added to *total.
 float DotRow(const WeightFormat& format, const std::vector<int16_t>& codes,
-             const std::vector<GroupScale>& scales, const int8_t* q, const float* a_scales) {
+             const std::vector<GroupScale>& scales, const int8_t* q, const float* a_scales,
+             uint32_t* total) {
   float acc = 0.0f;
   for (size_t g = 0; g < scales.size(); ++g) {
     const size_t begin = g * format.group;
@@ -34,6 +35,7 @@ float DotRow(const WeightFormat& format, const std::vector<int16_t>& codes,
       dot += codes[k] * q[k];
       sum += q[k];
     }
+    *total += static_cast<uint32_t>(dot);
     const float a_scale = a_scales[begin / format.activation_group];
     acc = std::fma(static_cast<float>(dot), scales[g].scale * a_scale, acc);
     if (format.minimum) acc = std::fma(static_cast<float>(sum), scales[g].minimum * a_scale, acc);
@@ -88,12 +90,13 @@ void MatMulFloat(const PackedWeights& w, ConstTensorF32 x, size_t n_begin, size_
 }
 
 void MatMulInt(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, size_t n_end,
-               TensorF32 y) {
+               TensorF32 y, absl::Span<uint32_t> sums) {
   const WeightFormat& format = w.format;
   const PanelLayout layout = MakePanelLayout(format, w.k);
   std::vector<int16_t> codes(layout.padded_k);
   std::vector<GroupScale> scales(layout.padded_k / format.group);
-  for (size_t n = n_begin; n < n_end; ++n) {
+  const size_t end = sums.empty() || n_end < w.n ? n_end : PanelCount(w.n) * kPanelOutputs;
+  for (size_t n = n_begin; n < end; ++n) {
     const uint8_t* panel = w.data + n / kPanelOutputs * layout.bytes;
     const size_t lane = n % kPanelOutputs;
     for (size_t k = 0; k < layout.padded_k; ++k) {
@@ -104,8 +107,11 @@ void MatMulInt(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, s
       scales[g] = GetGroupScale(format, layout, panel, g, lane);
     }
     for (size_t r = 0; r < x.rows; ++r) {
-      y.row(r)[n] = DotRow(format, codes, scales, x.q + r * x.padded_k,
-                           x.scales + r * (x.padded_k / x.group));
+      uint32_t total = 0;
+      const float out = DotRow(format, codes, scales, x.q + r * x.padded_k,
+                               x.scales + r * (x.padded_k / x.group), &total);
+      if (n < w.n) y.row(r)[n] = out;
+      if (!sums.empty()) sums[r] += total;
     }
   }
 }

@@ -24,12 +24,14 @@ void QuantizeRow(const float* x, size_t k, size_t padded_k, size_t group, int8_t
 // Outputs [n_begin, n_end) of every row.
 void MatMulFloat(const PackedWeights& w, ConstTensorF32 x, size_t n_begin, size_t n_end,
                  TensorF32 y);
+// To `sums`, of a number for each row or empty, are added the integers that become outputs, modulo
+// 2^32; where n_end is w.n those of the padding after it too.
 void MatMulInt(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, size_t n_end,
-               TensorF32 y);
+               TensorF32 y, absl::Span<uint32_t> sums);
 
 // The same for the w4x formats (kernels/w4x.h); MatMulInt refuses them.
 void MatMulW4x(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, size_t n_end,
-               TensorF32 y);
+               TensorF32 y, absl::Span<uint32_t> sums);
 
 void SiluMul(const float* gate, const float* up, size_t n, float* out);
 // In place: exp(x - max) / sum.

@@ -8,10 +8,11 @@
 namespace octet::reference {
 
 void MatMulW4x(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, size_t n_end,
-               TensorF32 y) {
+               TensorF32 y, absl::Span<uint32_t> sums) {
   const PanelLayout layout = MakePanelLayout(w.format, w.k);
   std::vector<int16_t> weights(layout.padded_k);
-  for (size_t n = n_begin; n < n_end; ++n) {
+  const size_t end = sums.empty() || n_end < w.n ? n_end : PanelCount(w.n) * kPanelOutputs;
+  for (size_t n = n_begin; n < end; ++n) {
     const uint8_t* panel = w.data + n / kPanelOutputs * layout.bytes;
     const size_t lane = n % kPanelOutputs;
     const float scale = GetW4xScale(panel, lane);
@@ -27,7 +28,9 @@ void MatMulW4x(const PackedWeights& w, const QuantizedRows& x, size_t n_begin, s
       for (size_t k = 0; k < layout.padded_k; ++k) {
         sum += static_cast<uint32_t>(weights[k] * q[k]);
       }
-      y.row(r)[n] = static_cast<float>(static_cast<int32_t>(sum)) * (scale * x.scales[r]);
+      const float out = static_cast<float>(static_cast<int32_t>(sum)) * (scale * x.scales[r]);
+      if (n < w.n) y.row(r)[n] = out;
+      if (!sums.empty()) sums[r] += sum;
     }
   }
 }

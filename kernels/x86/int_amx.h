@@ -53,10 +53,9 @@ struct AmxUnits {
   const UnitScales* scales;
 };
 
-// dots [16][16] of rows [r, r + 16) over units [u, u + count).
+// dots [16][16] of rows [r, r + 16) over units [u, u + count), on top of what the tile holds.
 inline void TileDots(const IntTile& t, const AmxUnits& units, size_t u, size_t count, size_t r,
                      int32_t* dots) {
-  _tile_zero(OCTET_TILE_DOTS);
   for (size_t end = u + count; u < end; ++u) {
     _tile_loadd(OCTET_TILE_CODES, units.codes + (u - units.begin) * kUnitBytes, 64);
     _tile_loadd(OCTET_TILE_ROWS, t.q + (u * t.rows + r) * kUnit, kUnit);
@@ -65,23 +64,39 @@ inline void TileDots(const IntTile& t, const AmxUnits& units, size_t u, size_t c
   _tile_stored(OCTET_TILE_DOTS, dots, 64);
 }
 
-// Adds the units to rows [r, r + 16) of `out`.
-template <Scales kScales, bool kBias>
+// Adds the units to rows [r, r + 16) of `out`, and with kCheck their dots to those of `check`.
+template <Scales kScales, bool kBias, bool kCheck>
 inline void AddUnits(const IntTile& t, const AmxUnits& units, size_t per_group, size_t r,
-                     float* out) {
-  // Two, so that a group's tiles are multiplied while the one before it is scaled.
-  alignas(64) int32_t dots[2][kAmxRows * 16];
+                     float* out, __m512i* check) {
+  // Several, so that a group's tiles are multiplied while the one before it is scaled. With kCheck
+  // they are running sums: what a group adds is the difference to the one before, and the last one
+  // is the sum of all.
+  constexpr size_t kTurns = kCheck ? 3 : 2;
+  alignas(64) int32_t dots[kTurns][kAmxRows * 16];
+  int32_t biases[kAmxRows] = {};
   __m512 acc[kAmxRows];
-  for (size_t i = 0; i < kAmxRows; ++i) acc[i] = Load(out + 16 * (r + i));
+  for (size_t i = 0; i < kAmxRows; ++i) {
+    acc[i] = Load(out + 16 * (r + i));
+    if constexpr (kCheck) _mm512_store_si512(dots[kTurns - 1] + 16 * i, ZeroInt());
+  }
+  _tile_zero(OCTET_TILE_DOTS);
   TileDots(t, units, units.begin, per_group, r, dots[0]);
-  size_t turn = 0;
-  for (size_t u = units.begin; u < units.end; u += per_group, turn ^= 1) {
+  size_t turn = 0, before = kTurns - 1;
+  for (size_t u = units.begin; u < units.end; u += per_group) {
     const size_t next = u + per_group;
-    if (next < units.end) TileDots(t, units, next, per_group, r, dots[turn ^ 1]);
+    const size_t after = turn + 1 == kTurns ? 0 : turn + 1;
+    if (next < units.end) {
+      if constexpr (!kCheck) _tile_zero(OCTET_TILE_DOTS);
+      TileDots(t, units, next, per_group, r, dots[after]);
+    }
     const UnitScales& s = units.scales[(u - units.begin) / per_group];
     const size_t at = (next - 1) * t.rows + r;
     for (size_t i = 0; i < kAmxRows; ++i) {
       __m512i dot = _mm512_load_si512(dots[turn] + 16 * i);
+      if constexpr (kCheck) {
+        dot = _mm512_sub_epi32(dot, _mm512_load_si512(dots[before] + 16 * i));
+        if constexpr (kBias) biases[i] += t.bias[at + i];
+      }
       if constexpr (kBias) dot = _mm512_add_epi32(dot, _mm512_set1_epi32(t.bias[at + i]));
       const __m512 a = Set1(t.scales[at + i]);
       acc[i] = Fma(_mm512_cvtepi32_ps(dot), Mul(s.scale, a), acc[i]);
@@ -89,8 +104,17 @@ inline void AddUnits(const IntTile& t, const AmxUnits& units, size_t per_group, 
         acc[i] = Fma(Set1(t.sums[at + i]), Mul(s.other, a), acc[i]);
       }
     }
+    before = turn;
+    turn = after;
   }
-  for (size_t i = 0; i < kAmxRows; ++i) Store(out + 16 * (r + i), acc[i]);
+  for (size_t i = 0; i < kAmxRows; ++i) {
+    Store(out + 16 * (r + i), acc[i]);
+    if constexpr (kCheck) {
+      const __m512i all = _mm512_load_si512(dots[before] + 16 * i);
+      check[r + i] =
+          _mm512_add_epi32(check[r + i], _mm512_add_epi32(all, _mm512_set1_epi32(biases[i])));
+    }
+  }
 }
 
 // Codes of units [begin, end) in tile order; `unpacked` holds them where the panel does not.
@@ -113,14 +137,15 @@ inline const uint8_t* TileCodes(const IntMatrix& w, const uint8_t* panel, size_t
   return unpacked;
 }
 
-template <Codes kCodes, Scales kScales, bool kWide>
-void AmxPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
+template <Codes kCodes, Scales kScales, bool kCheck>
+void AmxTilePanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
   static_assert(kScales != Scales::kHalves);
-  if (t.rows < kTileRows) return IntPanels<kCodes, kScales, kWide>(w, t, p, count, out);
   // Bytes that are codes without a sign have the offset of their format.
   constexpr bool kBias = kCodes == Codes::kBytes && kScales == Scales::kF16;
   alignas(64) uint8_t unpacked[kCodes == Codes::kNibbles ? kAmxUnits * kUnitBytes : 64];
   UnitScales scales[kAmxUnits];
+  __m512i check[kCheck ? kTileRows : 1];
+  for (size_t i = 0; kCheck && i < kTileRows; ++i) check[i] = ZeroInt();
   ConfigureTiles();
   for (; count > 0; --count, ++p, out += kTileRows * 16) {
     const uint8_t* panel = w.data + p * w.panel_bytes;
@@ -134,12 +159,20 @@ void AmxPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, flo
       }
       BeforeTiles();
       for (size_t r = 0; r < kTileRows; r += kAmxRows) {
-        AddUnits<kScales, kBias>(t, units, w.units_per_group, r, out);
+        AddUnits<kScales, kBias, kCheck>(t, units, w.units_per_group, r, out, check);
       }
     }
   }
   // Tiles in use are saved at each switch of threads.
   _tile_release();
+  for (size_t i = 0; kCheck && i < kTileRows; ++i) AddCheck(check[i], t.checks + i);
+}
+
+template <Codes kCodes, Scales kScales, bool kWide>
+void AmxPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
+  if (t.rows < kTileRows) return IntPanels<kCodes, kScales, kWide>(w, t, p, count, out);
+  if (t.checks != nullptr) return AmxTilePanels<kCodes, kScales, true>(w, t, p, count, out);
+  AmxTilePanels<kCodes, kScales, false>(w, t, p, count, out);
 }
 
 }  // namespace octet::avx512

@@ -206,11 +206,11 @@ inline UnitWeights LoadUnit(const IntMatrix& w, const uint8_t* panel, size_t u, 
   return out;
 }
 
-// Adds unit u of rows [r, r + kRows) to acc, [kRows][16]. `carry` [kRows][2] holds the dots of the
-// units of a wide group that came before.
-template <Codes kCodes, Scales kScales, bool kWide, bool kPacked, int kRows>
+// Adds unit u of rows [r, r + kRows) to acc, [kRows][16], and with kCheck its dots to check,
+// [kRows]. `carry` [kRows][2] holds the dots of the units of a wide group that came before.
+template <Codes kCodes, Scales kScales, bool kWide, bool kPacked, bool kCheck, int kRows>
 inline void AddUnit(const IntTile& t, size_t u, size_t r, const UnitWeights& w, float* acc,
-                    __m256i* carry) {
+                    __m256i* carry, __m256i* check) {
   constexpr bool kHalves = kScales == Scales::kHalves;
   constexpr bool kMinimum = kScales == Scales::kF16Min || kScales == Scales::kSuper;
   const size_t at = u * t.rows + r;
@@ -237,9 +237,35 @@ inline void AddUnit(const IntTile& t, size_t u, size_t r, const UnitWeights& w, 
         return;
       }
     }
+    for (int i = 0; kCheck && i < kRows; ++i) {
+      check[i] = _mm256_add_epi32(check[i], _mm256_add_epi32(dot[i][0], dot[i][1]));
+    }
     AddScaled<kMinimum>(dot, t.scales + at, t.sums + at, pass == 0 ? w.scale : w.other, w.other,
                         acc);
   }
+}
+
+inline void AddCheck(__m256i check, uint32_t* sum) {
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(check), _mm256_extracti128_si256(check, 1));
+  four = _mm_add_epi32(four, _mm_srli_si128(four, 8));
+  four = _mm_add_epi32(four, _mm_srli_si128(four, 4));
+  *sum += static_cast<uint32_t>(_mm_cvtsi128_si32(four));
+}
+
+inline uint32_t ColumnDot(const uint32_t* column, const int8_t* q, size_t units, size_t stride) {
+  __m256i sum = _mm256_setzero_si256();
+  for (size_t u = 0; u < units; ++u) {
+    for (size_t i = 0; i < kUnit; i += 8) {
+      const __m256i x = _mm256_cvtepi8_epi32(
+          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(q + u * stride + i)));
+      const __m256i c =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column + u * kUnit + i));
+      sum = _mm256_add_epi32(sum, _mm256_mullo_epi32(x, c));
+    }
+  }
+  uint32_t all = 0;
+  AddCheck(sum, &all);
+  return all;
 }
 
 // Bytes ahead at which the value area is prefetched: into the second-level cache (several
@@ -260,9 +286,11 @@ inline void PrefetchUnit(const IntMatrix& w, const uint8_t* panel, size_t u, siz
 
 // kRows rows of kPanels panels. Panels go side by side: each is a stream of memory of its own, and
 // several together hide its latency.
-template <Codes kCodes, Scales kScales, bool kWide, int kRows, int kPanels>
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck, int kRows, int kPanels>
 inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
   __m256i carry[kPanels][2 * kRows];
+  __m256i check[kRows];
+  for (int i = 0; i < kRows; ++i) check[i] = _mm256_setzero_si256();
   for (int i = 0; i < kPanels * kRows; ++i) Store(out + 16 * i, Zero());
   size_t group = 0, part = 0;
   for (size_t u = 0; u < w.units; ++u) {
@@ -271,18 +299,21 @@ inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, 
       const uint8_t* own = panel + static_cast<size_t>(p) * w.panel_bytes;
       PrefetchUnit<kCodes>(w, own, u, kPanels);
       const UnitWeights unit = LoadUnit<kCodes, kScales, kWide>(w, own, u, kWide ? group : u, part);
-      AddUnit<kCodes, kScales, kWide, kCodes == Codes::kNibbles, kRows>(
-          t, u, 0, unit, out + 16 * p * kRows, carry[p]);
+      AddUnit<kCodes, kScales, kWide, kCodes == Codes::kNibbles, kCheck, kRows>(
+          t, u, 0, unit, out + 16 * p * kRows, carry[p], check);
     }
     if (kWide && ++part == w.units_per_group) part = 0, ++group;
   }
+  for (int i = 0; kCheck && i < kRows; ++i) AddCheck(check[i], t.checks + i);
 }
 
 // Any number of rows: the codes of a unit are unpacked once for all of them.
-template <Codes kCodes, Scales kScales, bool kWide>
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck>
 inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
   alignas(64) uint8_t unpacked[512];
   __m256i carry[kWide ? 2 * kTileRows : 2];
+  __m256i check[kCheck ? kTileRows : 1];
+  for (size_t i = 0; kCheck && i < t.rows; ++i) check[i] = _mm256_setzero_si256();
   for (size_t i = 0; i < t.rows; ++i) Store(out + 16 * i, Zero());
   size_t group = 0, part = 0;
   for (size_t u = 0; u < w.units; ++u) {
@@ -290,8 +321,8 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
     UnitWeights unit = LoadUnit<kCodes, kScales, kWide>(w, panel, u, kWide ? group : u, part);
     unit.codes = UnpackCodes<kCodes>(unit.codes, unpacked);
     const auto add = [&]<int kRows>(size_t r) {
-      AddUnit<kCodes, kScales, kWide, false, kRows>(t, u, r, unit, out + 16 * r,
-                                                    carry + (kWide ? 2 * r : 0));
+      AddUnit<kCodes, kScales, kWide, false, kCheck, kRows>(
+          t, u, r, unit, out + 16 * r, carry + (kWide ? 2 * r : 0), check + (kCheck ? r : 0));
     };
     size_t r = 0;
     for (; r + 4 <= t.rows; r += 4) add.template operator()<4>(r);
@@ -299,34 +330,44 @@ inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel,
     if (r < t.rows) add.template operator()<1>(r);
     if (kWide && ++part == w.units_per_group) part = 0, ++group;
   }
+  for (size_t i = 0; kCheck && i < t.rows; ++i) AddCheck(check[i], t.checks + i);
 }
 
-template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck, int kRows>
 void PanelGroup(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
   constexpr int kPanels = kRows == 1 ? 4 : 2;
   for (; count >= kPanels; count -= kPanels, p += kPanels, out += kPanels * kRows * 16) {
-    FewRows<kCodes, kScales, kWide, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
+    FewRows<kCodes, kScales, kWide, kCheck, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
   }
   for (; count > 0; --count, ++p, out += kRows * 16) {
-    FewRows<kCodes, kScales, kWide, kRows, 1>(w, t, w.data + p * w.panel_bytes, out);
+    FewRows<kCodes, kScales, kWide, kCheck, kRows, 1>(w, t, w.data + p * w.panel_bytes, out);
+  }
+}
+
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck>
+void PanelsOfRows(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
+  switch (t.rows) {
+    case 1:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 1>(w, t, p, count, out);
+    case 2:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 2>(w, t, p, count, out);
+    case 3:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 3>(w, t, p, count, out);
+    case 4:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 4>(w, t, p, count, out);
+    default:
+      for (; count > 0; --count, ++p, out += t.rows * 16) {
+        ManyRows<kCodes, kScales, kWide, kCheck>(w, t, w.data + p * w.panel_bytes, out);
+      }
   }
 }
 
 template <Codes kCodes, Scales kScales, bool kWide>
 void IntPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
-  switch (t.rows) {
-    case 1:
-      return PanelGroup<kCodes, kScales, kWide, 1>(w, t, p, count, out);
-    case 2:
-      return PanelGroup<kCodes, kScales, kWide, 2>(w, t, p, count, out);
-    case 3:
-      return PanelGroup<kCodes, kScales, kWide, 3>(w, t, p, count, out);
-    case 4:
-      return PanelGroup<kCodes, kScales, kWide, 4>(w, t, p, count, out);
-    default:
-      for (; count > 0; --count, ++p, out += t.rows * 16) {
-        ManyRows<kCodes, kScales, kWide>(w, t, w.data + p * w.panel_bytes, out);
-      }
+  if (t.checks != nullptr) {
+    PanelsOfRows<kCodes, kScales, kWide, true>(w, t, p, count, out);
+  } else {
+    PanelsOfRows<kCodes, kScales, kWide, false>(w, t, p, count, out);
   }
 }
 

@@ -75,10 +75,12 @@ inline __m512i Dot4(__m512i acc, __m512i codes, const int8_t* q) {
   return _mm512_dpbusd_epi32(acc, codes, _mm512_set1_epi32(four));
 }
 
-// Adds unit u of rows [r, r + kRows) to acc. `carry` holds the dots of groups longer than a unit.
-template <Scales kScales, bool kWide, int kRows>
+// Adds unit u of rows [r, r + kRows) to acc, and with kCheck its dots to `check`. `carry` holds the
+// dots of groups longer than a unit.
+template <Scales kScales, bool kWide, bool kCheck, int kRows>
 inline void AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_group,
-                    const __m512i* codes, const UnitScales& s, __m512* acc, __m512i* carry) {
+                    const __m512i* codes, const UnitScales& s, __m512* acc, __m512i* carry,
+                    __m512i* check) {
   const size_t at = u * t.rows + r;
   const int8_t* q = t.q + at * kUnit;
   __m512i dot[kRows];
@@ -98,6 +100,9 @@ inline void AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_group
       const __m512 a = Set1(t.scales[at + i]);
       acc[i] = Fma(_mm512_cvtepi32_ps(dot[i]), Mul(s.scale, a), acc[i]);
       acc[i] = Fma(_mm512_cvtepi32_ps(second[i]), Mul(s.other, a), acc[i]);
+      if constexpr (kCheck) {
+        check[i] = _mm512_add_epi32(check[i], _mm512_add_epi32(dot[i], second[i]));
+      }
     }
     return;
   }
@@ -119,7 +124,25 @@ inline void AddUnit(const IntTile& t, size_t u, size_t r, size_t units_per_group
     if constexpr (kScales == Scales::kF16Min || kScales == Scales::kSuper) {
       acc[i] = Fma(Set1(t.sums[at + i]), Mul(s.other, a), acc[i]);
     }
+    if constexpr (kCheck) check[i] = _mm512_add_epi32(check[i], dot[i]);
   }
+}
+
+inline void AddCheck(__m512i check, uint32_t* sum) {
+  *sum += static_cast<uint32_t>(_mm512_reduce_add_epi32(check));
+}
+
+inline uint32_t ColumnDot(const uint32_t* column, const int8_t* q, size_t units, size_t stride) {
+  __m512i sum = ZeroInt();
+  for (size_t u = 0; u < units; ++u) {
+    for (size_t i = 0; i < kUnit; i += 16) {
+      const __m512i x = _mm512_cvtepi8_epi32(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + u * stride + i)));
+      sum =
+          _mm512_add_epi32(sum, _mm512_mullo_epi32(x, _mm512_loadu_si512(column + u * kUnit + i)));
+    }
+  }
+  return static_cast<uint32_t>(_mm512_reduce_add_epi32(sum));
 }
 
 // Bytes ahead at which the value area is prefetched: into the second-level cache (several
@@ -139,10 +162,12 @@ inline void PrefetchUnit(const IntMatrix& w, const uint8_t* panel, size_t u, siz
 
 // All rows of kPanels panels in registers. Panels go side by side: each is a stream of memory of
 // its own, and several together hide its latency.
-template <Codes kCodes, Scales kScales, bool kWide, int kRows, int kPanels>
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck, int kRows, int kPanels>
 inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
   __m512 acc[kPanels][kRows];
   __m512i carry[kPanels][kRows];
+  __m512i check[kRows];
+  for (int i = 0; i < kRows; ++i) check[i] = ZeroInt();
   for (int p = 0; p < kPanels; ++p) {
     for (int i = 0; i < kRows; ++i) {
       acc[p][i] = Zero();
@@ -156,70 +181,86 @@ inline void FewRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, 
       PrefetchUnit<kCodes>(w, own, u, kPanels);
       LoadCodes<kCodes>(own + w.values, u, codes);
       const UnitScales s = LoadScales<kScales>(w, own, u);
-      AddUnit<kScales, kWide, kRows>(t, u, 0, w.units_per_group, codes, s, acc[p], carry[p]);
+      AddUnit<kScales, kWide, kCheck, kRows>(t, u, 0, w.units_per_group, codes, s, acc[p], carry[p],
+                                             check);
     }
   }
+  for (int i = 0; kCheck && i < kRows; ++i) AddCheck(check[i], t.checks + i);
   for (int p = 0; p < kPanels; ++p) {
     for (int i = 0; i < kRows; ++i) Store(out + 16 * (p * kRows + i), acc[p][i]);
   }
 }
 
 // Rows [r, r + kRows), whose accumulators live in `out`.
-template <Scales kScales, bool kWide, int kRows>
+template <Scales kScales, bool kWide, bool kCheck, int kRows>
 inline void StepRows(const IntMatrix& w, const IntTile& t, size_t u, size_t r, const __m512i* codes,
-                     const UnitScales& s, float* out, __m512i* carry) {
+                     const UnitScales& s, float* out, __m512i* carry, __m512i* check) {
   __m512 acc[kRows];
   for (int i = 0; i < kRows; ++i) acc[i] = Load(out + 16 * (r + i));
-  AddUnit<kScales, kWide, kRows>(t, u, r, w.units_per_group, codes, s, acc, carry + r);
+  AddUnit<kScales, kWide, kCheck, kRows>(t, u, r, w.units_per_group, codes, s, acc, carry + r,
+                                         check + (kCheck ? r : 0));
   for (int i = 0; i < kRows; ++i) Store(out + 16 * (r + i), acc[i]);
 }
 
-template <Codes kCodes, Scales kScales, bool kWide>
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck>
 inline void ManyRows(const IntMatrix& w, const IntTile& t, const uint8_t* panel, float* out) {
   __m512i carry[kWide ? kTileRows : 1];
+  __m512i check[kCheck ? kTileRows : 1];
+  for (size_t i = 0; kCheck && i < t.rows; ++i) check[i] = ZeroInt();
   for (size_t i = 0; i < t.rows; ++i) Store(out + 16 * i, Zero());
   for (size_t u = 0; u < w.units; ++u) {
     PrefetchUnit<kCodes>(w, panel, u, 1);
     __m512i codes[8];
     LoadCodes<kCodes>(panel + w.values, u, codes);
     const UnitScales s = LoadScales<kScales>(w, panel, u);
+    const auto step = [&]<int kRows>(size_t r) {
+      StepRows<kScales, kWide, kCheck, kRows>(w, t, u, r, codes, s, out, carry, check);
+    };
     size_t r = 0;
     if constexpr (kScales != Scales::kHalves) {  // two sums a row: eight rows would not fit
-      for (; r + 8 <= t.rows; r += 8) {
-        StepRows<kScales, kWide, 8>(w, t, u, r, codes, s, out, carry);
-      }
+      for (; r + 8 <= t.rows; r += 8) step.template operator()<8>(r);
     }
-    for (; r + 4 <= t.rows; r += 4) StepRows<kScales, kWide, 4>(w, t, u, r, codes, s, out, carry);
-    for (; r < t.rows; ++r) StepRows<kScales, kWide, 1>(w, t, u, r, codes, s, out, carry);
+    for (; r + 4 <= t.rows; r += 4) step.template operator()<4>(r);
+    for (; r < t.rows; ++r) step.template operator()<1>(r);
   }
+  for (size_t i = 0; kCheck && i < t.rows; ++i) AddCheck(check[i], t.checks + i);
 }
 
-template <Codes kCodes, Scales kScales, bool kWide, int kRows>
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck, int kRows>
 void PanelGroup(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
   constexpr int kPanels = kRows == 1 ? 8 : 4;
   for (; count >= kPanels; count -= kPanels, p += kPanels, out += kPanels * kRows * 16) {
-    FewRows<kCodes, kScales, kWide, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
+    FewRows<kCodes, kScales, kWide, kCheck, kRows, kPanels>(w, t, w.data + p * w.panel_bytes, out);
   }
   for (; count > 0; --count, ++p, out += kRows * 16) {
-    FewRows<kCodes, kScales, kWide, kRows, 1>(w, t, w.data + p * w.panel_bytes, out);
+    FewRows<kCodes, kScales, kWide, kCheck, kRows, 1>(w, t, w.data + p * w.panel_bytes, out);
+  }
+}
+
+template <Codes kCodes, Scales kScales, bool kWide, bool kCheck>
+void PanelsOfRows(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
+  switch (t.rows) {
+    case 1:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 1>(w, t, p, count, out);
+    case 2:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 2>(w, t, p, count, out);
+    case 3:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 3>(w, t, p, count, out);
+    case 4:
+      return PanelGroup<kCodes, kScales, kWide, kCheck, 4>(w, t, p, count, out);
+    default:
+      for (; count > 0; --count, ++p, out += t.rows * 16) {
+        ManyRows<kCodes, kScales, kWide, kCheck>(w, t, w.data + p * w.panel_bytes, out);
+      }
   }
 }
 
 template <Codes kCodes, Scales kScales, bool kWide>
 void IntPanels(const IntMatrix& w, const IntTile& t, size_t p, size_t count, float* out) {
-  switch (t.rows) {
-    case 1:
-      return PanelGroup<kCodes, kScales, kWide, 1>(w, t, p, count, out);
-    case 2:
-      return PanelGroup<kCodes, kScales, kWide, 2>(w, t, p, count, out);
-    case 3:
-      return PanelGroup<kCodes, kScales, kWide, 3>(w, t, p, count, out);
-    case 4:
-      return PanelGroup<kCodes, kScales, kWide, 4>(w, t, p, count, out);
-    default:
-      for (; count > 0; --count, ++p, out += t.rows * 16) {
-        ManyRows<kCodes, kScales, kWide>(w, t, w.data + p * w.panel_bytes, out);
-      }
+  if (t.checks != nullptr) {
+    PanelsOfRows<kCodes, kScales, kWide, true>(w, t, p, count, out);
+  } else {
+    PanelsOfRows<kCodes, kScales, kWide, false>(w, t, p, count, out);
   }
 }
 

@@ -46,6 +46,9 @@ struct IntTile {
   float* scales;  // [units][rows], of the activation group the unit lies in
   int32_t* bias;  // [units][halves][rows], -offset * sum of q, its bits in bias_mask alone
   float* sums;    // [units][rows], sum of q; used with minima only
+  // [rows]: to each is added the sum of all integers that become its outputs, padding included,
+  // modulo 2^32. Null: not wanted.
+  uint32_t* checks = nullptr;
 };
 
 // One matrix in a w4x format (kernels/w4x.h).
@@ -61,9 +64,10 @@ struct W4xMatrix {
 // Up to kTileRows rows for it.
 struct W4xTile {
   size_t rows;
-  const int8_t* const* q;  // [rows], padded_k each
-  const float* scales;     // [rows]
-  const int32_t* bias;     // [units][rows], by the level's w4x_bias
+  const int8_t* const* q;      // [rows], padded_k each
+  const float* scales;         // [rows]
+  const int32_t* bias;         // [units][rows], by the level's w4x_bias
+  uint32_t* checks = nullptr;  // as IntTile's
 };
 
 // Encodings with a kernel of their own. kWide: groups longer than a unit.
@@ -126,6 +130,8 @@ struct KernelTable {
                      float* out);
   // Writes bias[u * stride] for the units of one row.
   void (*w4x_bias)(const int8_t* q, size_t units, size_t stride, int32_t* bias);
+  // The sum of column[32 u + i] * q[stride u + i] over u < units and i < 32, modulo 2^32.
+  uint32_t (*column_dot)(const uint32_t* column, const int8_t* q, size_t units, size_t stride);
   void (*quantize_row)(const float* x, size_t k, size_t padded_k, size_t group, int8_t* q,
                        float* scales);
   // out[r * out_stride + 16 p + i] for `panels` panels and rows <= kFloatRows.

@@ -31,6 +31,7 @@ const KernelTable& Avx2Kernels() {
       avx2::PrepareRow,
       avx2::W4xPanels,
       avx2::W4xBias,
+      avx2::ColumnDot,
       avx2::QuantizeRow,
       avx2::FloatPanels,
       avx2::Attention,

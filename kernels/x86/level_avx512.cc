@@ -33,6 +33,7 @@ const KernelTable& Avx512Kernels() {
       avx512::PrepareRow,
       avx512::W4xPanels,
       avx512::W4xBias,
+      avx512::ColumnDot,
       avx512::QuantizeRow,
       avx512::FloatPanels,
       avx512::Attention,

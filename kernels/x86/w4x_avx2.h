@@ -95,6 +95,7 @@ inline void W4xFewRows(const W4xMatrix& w, const W4xTile& t, const uint8_t* pane
       for (int half = 0; half < 2; ++half) {
         StoreW4x(acc[p][i][half], panel + p * w.panel_bytes, half, t.scales[i],
                  out + 16 * (p * kRows + i) + 8 * half);
+        if (t.checks != nullptr) AddCheck(acc[p][i][half], t.checks + i);
       }
     }
   }
@@ -119,6 +120,7 @@ inline void W4xManyRows(const W4xMatrix& w, const W4xTile& t, const uint8_t* pan
   for (size_t r = 0; r < t.rows; ++r) {
     for (int half = 0; half < 2; ++half) {
       StoreW4x(acc[r][half], panel, half, t.scales[r], out + 16 * r + 8 * half);
+      if (t.checks != nullptr) AddCheck(acc[r][half], t.checks + r);
     }
   }
 }

@@ -72,6 +72,7 @@ inline void W4xFewRows(const W4xMatrix& w, const W4xTile& t, const uint8_t* pane
   for (int p = 0; p < kPanels; ++p) {
     for (int i = 0; i < kRows; ++i) {
       StoreW4x(acc[p][i], panel + p * w.panel_bytes, t.scales[i], out + 16 * (p * kRows + i));
+      if (t.checks != nullptr) AddCheck(acc[p][i], t.checks + i);
     }
   }
 }
@@ -131,7 +132,10 @@ inline void W4xManyRows(const W4xMatrix& w, const W4xTile& t, const uint8_t* pan
     for (; r + 4 <= t.rows; r += 4) FoldedRows<4>(weights, 8 * count, t, r, u * kUnit, acc);
     for (; r < t.rows; ++r) FoldedRows<1>(weights, 8 * count, t, r, u * kUnit, acc);
   }
-  for (size_t r = 0; r < t.rows; ++r) StoreW4x(acc[r], panel, t.scales[r], out + 16 * r);
+  for (size_t r = 0; r < t.rows; ++r) {
+    StoreW4x(acc[r], panel, t.scales[r], out + 16 * r);
+    if (t.checks != nullptr) AddCheck(acc[r], t.checks + r);
+  }
 }
 
 template <int kRows>

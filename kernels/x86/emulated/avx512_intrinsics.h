@@ -238,6 +238,11 @@ inline Ints SrliEpi16(const Ints& a, int n) {
 inline Ints MaxEpi32(const Ints& a, const Ints& b) {
   return MapInts([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
+inline int32_t ReduceAddEpi32(const Ints& a) {
+  uint32_t sum = 0;
+  for (const int32_t v : a.lane) sum += Bits<uint32_t>(v);
+  return Bits<int32_t>(sum);
+}
 inline int32_t ReduceMaxEpi32(const Ints& a) {
   int32_t max = a.lane[0];
   for (const int32_t v : a.lane) max = v > max ? v : max;
@@ -331,6 +336,7 @@ inline void TileDpbssd(int to, int a, int b) {
 #define _mm512_extractf32x8_ps ::octet::emulated::Half
 #define _mm512_fmadd_ps ::octet::emulated::FmaddPs
 #define _mm512_load_si512 ::octet::emulated::LoadSi
+#define _mm512_loadu_si512 ::octet::emulated::LoadSi
 #define _mm512_loadu_ps ::octet::emulated::LoaduPs
 #define _mm512_mask_blend_ps ::octet::emulated::MaskBlendPs
 #define _mm512_mask_storeu_ps ::octet::emulated::MaskStoreuPs
@@ -341,6 +347,7 @@ inline void TileDpbssd(int to, int a, int b) {
 #define _mm512_mullo_epi16 ::octet::emulated::MulloEpi16
 #define _mm512_mullo_epi32 ::octet::emulated::MulloEpi32
 #define _mm512_or_si512 ::octet::emulated::OrSi
+#define _mm512_reduce_add_epi32 ::octet::emulated::ReduceAddEpi32
 #define _mm512_reduce_max_epi32 ::octet::emulated::ReduceMaxEpi32
 #define _mm512_set1_epi16 ::octet::emulated::Set1Epi16
 #define _mm512_set1_epi32 ::octet::emulated::Set1Epi32

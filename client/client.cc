@@ -198,6 +198,7 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
   uint32_t attempts = 0;
   // A router that may yet serve the request's version has failed since the last wait.
   bool worth_waiting = false;
+  bool faulted = false;  // an attempt ended for no reason of the request's
   while (true) {
     const Router& router = impl_->routers[choice.current()];
     const uint32_t index_before = state.next_index();
@@ -212,8 +213,12 @@ absl::Status Client::Generate(octet::v1::GenerateRequest request, const EventFn&
       backoff = impl_->options.backoff_min;
     }
     // A router that goes down cancels the streams it could not finish.
-    const bool again = status.code() == absl::StatusCode::kUnavailable ||
+    const bool fault = status.code() == absl::StatusCode::kUnavailable ||
                        (status.code() == absl::StatusCode::kCancelled && !cancel.cancelled());
+    faulted = faulted || fault;
+    // A full queue is the caller's to know of, unless a fault brought the request there: the queue
+    // may even be full of what that fault has left behind.
+    const bool again = fault || (faulted && status.code() == absl::StatusCode::kResourceExhausted);
     if (!again && !IsOtherVersion(status)) return WithHint(status, router.address);
     worth_waiting = worth_waiting || again;
     if (choice.Failed()) continue;  // another router, at once

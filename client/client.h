@@ -1,6 +1,7 @@
 // octet::Client: what an application links to talk to one router, or to several of one cluster.
 // Retries before the first token and resumes a broken stream where it ended, at whichever router
-// answers, with the same tokens.
+// answers, with the same tokens. A full queue is reported at once, but waited out where a fault has
+// sent the request to it.
 #ifndef OCTET_CLIENT_CLIENT_H_
 #define OCTET_CLIENT_CLIENT_H_
 

@@ -120,6 +120,24 @@ TEST(ClientTest, ResumesABrokenStreamWhereItEnded) {
   EXPECT_EQ(requests[1].request_id(), "drawn");
 }
 
+const grpc::Status kFull(grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full");
+
+TEST(ClientTest, AFullQueueIsReported) {
+  FakeRouter router({{0, kFull}});
+  EXPECT_EQ(RunGenerate(&router).status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(router.requests().size(), 1u);
+}
+
+TEST(ClientTest, AFullQueueIsWaitedOutAfterAFault) {
+  for (const uint32_t sent : {0, 2}) {
+    FakeRouter router({{sent, kUnavailable}, {0, kFull}, {0, kFull}});
+    const Outcome outcome = RunGenerate(&router);
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status;
+    EXPECT_THAT(outcome.tokens, ElementsAre(100, 101, 102, 103, 104, 105));
+    EXPECT_EQ(router.requests().size(), 4u);
+  }
+}
+
 TEST(ClientTest, GivesUpAfterAttemptsWithoutProgress) {
   const FakeRouter::Call gone{0, kUnavailable};
   FakeRouter router({gone, gone, gone, gone, gone});

@@ -86,7 +86,9 @@ void ClientRequest::OnEnd(uint64_t attempt, const absl::Status& status) {
   if (status.ok()) return world_->Fail("a stream ended well before its last message");
   if (state_.next_index() > index_before_) failures_ = 0;
   ++failures_;
-  const bool again = absl::IsUnavailable(status) || absl::IsCancelled(status);
+  const bool fault = absl::IsUnavailable(status) || absl::IsCancelled(status);
+  faulted_ = faulted_ || fault;
+  const bool again = fault || (faulted_ && absl::IsResourceExhausted(status));
   const bool late = world_->Now() >= deadline_;
   if (!again || late || failures_ >= kClientAttemptsMax) return End(status);
   const Duration delay{std::min(Duration::Millis(50).ns << std::min(failures_, 10u),

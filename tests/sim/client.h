@@ -52,6 +52,7 @@ class ClientRequest : public std::enable_shared_from_this<ClientRequest> {
   uint32_t router_;
   int64_t last_router_ = -1;
   uint64_t attempt_ = 0;
+  bool faulted_ = false;   // an attempt ended for no reason of the request's
   uint32_t failures_ = 0;  // without progress between them
   uint32_t index_before_ = 0;
   std::shared_ptr<Connection> stream_;

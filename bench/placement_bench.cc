@@ -45,6 +45,13 @@ double Even(const Table& table, const std::vector<double>& load, uint32_t worker
   return total / workers / *std::max_element(busy.begin(), busy.end());
 }
 
+// Each on a host of its own.
+std::vector<ReplicaWorker> Apart(uint32_t workers) {
+  std::vector<ReplicaWorker> apart;
+  for (uint32_t w = 0; w < workers; ++w) apart.push_back({w});
+  return apart;
+}
+
 // The same where the router chooses.
 double Chosen(const Table& table, const std::vector<double>& load, uint32_t workers) {
   const double scale = kRows / std::accumulate(load.begin(), load.end(), 0.0);
@@ -58,12 +65,11 @@ double Chosen(const Table& table, const std::vector<double>& load, uint32_t work
   for (size_t e = 0; e < table.size(); ++e) {
     demands.push_back({static_cast<uint32_t>(load[e] * scale) + 1, distinct[e]});
   }
-  std::vector<uint32_t> hosts(workers);
-  std::iota(hosts.begin(), hosts.end(), 0u);
   const ReplicaCosts costs;
-  const auto parts = ChooseReplicas(demands, hosts, costs, /*may_split=*/true);
-  const double largest = static_cast<double>(CostOf(parts, hosts, costs).largest_worker);
-  return kRows / workers / (largest / costs.host_readers);
+  const std::vector<ReplicaWorker> apart = Apart(workers);
+  const auto parts = ChooseReplicas(demands, apart, costs, /*may_split=*/true);
+  const double largest = static_cast<double>(CostOf(parts, apart, costs).largest_worker);
+  return kRows / workers / (largest / costs.host_readers / apart[0].row_cost);
 }
 
 Table Without(const Table& table, uint32_t gone) {
@@ -185,12 +191,11 @@ void TimeChoice(const Shape& shape, double rows_per_expert, int calls) {
     demands.push_back(
         {static_cast<uint32_t>(rows_per_expert * load) + 1, replicas[demands.size()]});
   }
-  std::vector<uint32_t> hosts(shape.workers);
-  std::iota(hosts.begin(), hosts.end(), 0u);
+  const std::vector<ReplicaWorker> apart = Apart(shape.workers);
   size_t parts = 0;
   const double cost =
-      Micros(calls, [&] { parts = ChooseReplicas(demands, hosts, ReplicaCosts{}, true).size(); });
-  const double fewest = Micros(calls, [&] { ChooseFewestRows(demands, hosts); });
+      Micros(calls, [&] { parts = ChooseReplicas(demands, apart, ReplicaCosts{}, true).size(); });
+  const double fewest = Micros(calls, [&] { ChooseFewestRows(demands, apart); });
   std::printf("| %u on %u, %.0f rows an expert | %.1f | %.1f | %zu |\n", shape.experts,
               shape.workers, rows_per_expert, cost, fewest, parts);
 }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/worker_speed.h"
 
 namespace octet {
 namespace {
@@ -50,6 +51,7 @@ Json WorkerToJson(const octet::v1::MemberStatus& member) {
   json["dispatches"] = member.load().dispatches();
   json["queue_frames"] = member.load().queue_frames();
   json["resident_bytes"] = member.load().resident_bytes();
+  json["speed"] = member.speed();
   Json tokens = Json::object();
   for (const auto& load : member.load().experts()) {
     tokens[absl::StrCat(load.expert())] = load.tokens();
@@ -169,9 +171,11 @@ std::string StatusToText(const octet::v1::StatusResponse& status,
     most = std::max(most, rows[worker.id()] = RowsSince(worker, before));
   }
   for (const auto& worker : status.workers()) {
-    absl::StrAppendFormat(&text, "worker %-4d pid %-8d %-22s %-9s %s experts %s%s\n", worker.id(),
+    const bool equal = worker.speed() == 0 || worker.speed() == kWorkerSpeedEqual;
+    absl::StrAppendFormat(&text, "worker %-4d pid %-8d %-22s %-9s %s experts %s%s%s\n", worker.id(),
                           worker.pid(), worker.address(), worker.state(),
                           Bar(rows[worker.id()], most), absl::StrJoin(worker.experts(), " "),
+                          equal ? "" : absl::StrCat("  speed ", worker.speed()),
                           VersionMark(status, worker));
   }
   for (const auto& router : status.routers()) {

@@ -9,6 +9,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 
 octet::v1::MemberStatus* AddWorker(octet::v1::StatusResponse* status, uint64_t id,
                                    const std::string& state, uint64_t rows) {
@@ -47,6 +48,16 @@ TEST(StatusText, BarsShowTheShareOfTheBusiestWorker) {
   const std::string since = StatusToText(later, &status);
   EXPECT_THAT(since, HasSubstr(".......... experts"));
   EXPECT_THAT(since, HasSubstr("########## experts"));
+}
+
+TEST(StatusText, SpeedIsShownWhereItDiffers) {
+  octet::v1::StatusResponse status = TwoWorkers();
+  EXPECT_THAT(StatusToText(status), Not(HasSubstr("speed")));
+  status.mutable_workers(0)->set_speed(64);
+  status.mutable_workers(1)->set_speed(16);
+  const std::string text = StatusToText(status);
+  EXPECT_THAT(text, HasSubstr("  speed 64\n"));
+  EXPECT_THAT(text, Not(HasSubstr("speed 16")));
 }
 
 TEST(StatusText, ALostWorkerIsNoReplica) {

@@ -15,6 +15,7 @@
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/status_macros.h"
+#include "core/worker_speed.h"
 #include "expert_worker/cuda_worker.h"
 #include "expert_worker/locked_experts.h"
 #include "expert_worker/worker_model.h"
@@ -37,6 +38,7 @@ absl::Status Run(const Settings& settings) {
   options.pid = static_cast<uint32_t>(getpid());
   options.incarnation = RandomId();
   options.memory_bytes = settings.Bytes("memory-bytes");
+  options.speed = static_cast<uint32_t>(settings.Int("speed"));
   OCTET_ASSIGN_OR_RETURN(options.cores, CoresFrom(settings));
   options.threads = ThreadsFrom(settings, options.cores);
   options.spin = settings.String("spin") == "on";
@@ -103,19 +105,25 @@ Command WorkerCommand() {
       StringSetting("memory-bytes", "0", "Budget for experts; 0: no bound", "Process");
   memory.type = SettingType::kBytes;
   memory.max = 1e18;
-  command.settings = Join({ModelSettings(),
-                           RoleSettings("127.0.0.1:7412"),
-                           MemberSettings(),
-                           TransportSettings(),
-                           {memory, BoolSetting("lock-memory",
-                                                "Lock the weights of experts in memory, so that "
-                                                "none of their pages is evicted",
-                                                "Process")},
-                           IntegritySettings(),
-                           ComputeSettings(),
-                           DeviceSettings(),
-                           PackSettings(),
-                           GeneralSettings()});
+  command.settings =
+      Join({ModelSettings(),
+            RoleSettings("127.0.0.1:7412"),
+            MemberSettings(),
+            TransportSettings(),
+            {memory,
+             IntSetting("speed", std::to_string(kWorkerSpeedEqual), 1, kWorkerSpeedMax,
+                        "Against other workers: one of twice the speed gets twice "
+                        "the experts and rows",
+                        "Process"),
+             BoolSetting("lock-memory",
+                         "Lock the weights of experts in memory, so that "
+                         "none of their pages is evicted",
+                         "Process")},
+            IntegritySettings(),
+            ComputeSettings(),
+            DeviceSettings(),
+            PackSettings(),
+            GeneralSettings()});
   command.run = Run;
   return command;
 }

@@ -157,6 +157,7 @@ MemberSession::Then CoordinatorClient::Register() {
   request.set_host(options_.host);
   request.set_pid(options_.pid);
   request.set_memory_bytes(options_.memory_bytes);
+  request.set_speed(options_.speed);
   uint32_t failures;
   {
     MutexLock lock(mu_);

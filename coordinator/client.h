@@ -67,7 +67,8 @@ struct CoordinatorClientOptions {
   std::string host;
   uint32_t pid = 0;
   uint64_t memory_bytes = 0;  // budget for experts; 0: no bound
-  uint64_t seed = 0;          // of the jitter of reconnections
+  uint32_t speed = kWorkerSpeedEqual;
+  uint64_t seed = 0;  // of the jitter of reconnections
 };
 
 struct CoordinatorClientCallbacks {

@@ -77,6 +77,12 @@ absl::StatusOr<RegisterEvent> DecodeRegister(const octet::v1::RegisterRequest& r
   event.member.host = request.host();
   event.member.pid = request.pid();
   event.member.memory_bytes = request.memory_bytes();
+  if (request.speed() > kWorkerSpeedMax) {
+    return InvalidFieldError("speed",
+                             absl::StrCat(request.speed(), ", allowed are 1 to ", kWorkerSpeedMax));
+  }
+  // Members of earlier releases send none.
+  if (request.speed() != 0) event.member.speed = request.speed();
   event.member.id = MemberId(request.previous_id());
   event.seen_term = request.seen_term();
   event.seen_epoch = Epoch(request.seen_epoch());
@@ -157,6 +163,7 @@ octet::v1::MemberStatus MemberToProto(const MemberSnapshot& member) {
   status.set_active_epoch(member.active_epoch.value());
   status.set_lease_left_ms(static_cast<uint64_t>(member.lease_left.ns / 1'000'000));
   status.set_compute_digest(member.compute_digest);
+  if (member.record.role == MemberRole::kWorker) status.set_speed(member.record.speed);
   return status;
 }
 

@@ -96,6 +96,20 @@ TEST(ClusterState, TheLastReplicaStaysListedUntilAnotherIsReady) {
   EXPECT_TRUE(sim.snapshot().ready);
 }
 
+TEST(ClusterState, AFasterWorkerHoldsMoreAndRoutersHearOfItsSpeed) {
+  ClusterSim sim(Settings(1));
+  sim.Add();
+  SimMember& fast = sim.Add();
+  fast.record.speed = 3 * kWorkerSpeedEqual;
+  sim.Add(MemberRole::kRouter);
+  sim.Run(Duration::Millis(2000));
+  ASSERT_NE(sim.active(), nullptr);
+  const WorkerId id(fast.id.value());
+  EXPECT_EQ(ExpertsOf(*sim.active(), id).size(), sim.active()->expert_replicas.size() * 3 / 4);
+  ASSERT_NE(sim.active()->FindWorker(id), nullptr);
+  EXPECT_EQ(sim.active()->FindWorker(id)->speed, 3 * kWorkerSpeedEqual);
+}
+
 TEST(ClusterState, ADeathDuringARolloutAbortsItAndANewerEpochFollows) {
   ClusterSim sim(Settings(2));
   for (int i = 0; i < 3; ++i) sim.Add();

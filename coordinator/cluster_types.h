@@ -12,6 +12,7 @@
 #include "core/limits.h"
 #include "core/placement.h"
 #include "core/version_limits.h"
+#include "core/worker_speed.h"
 
 namespace octet {
 
@@ -47,6 +48,7 @@ struct MemberRecord {
   std::string host;
   uint32_t pid = 0;
   uint64_t memory_bytes = 0;  // for experts; 0: no bound
+  uint32_t speed = kWorkerSpeedEqual;
   bool draining = false;
   friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
 };

@@ -444,10 +444,10 @@ absl::Status CheckInput(const PlannerInput& input) {
       return absl::InvalidArgumentError(
           absl::StrCat("workers: id ", worker.id.value(), " appears twice"));
     }
-    if (worker.speed == 0 || worker.speed > kPlannerSpeedMax) {
+    if (worker.speed == 0 || worker.speed > kWorkerSpeedMax) {
       return absl::InvalidArgumentError(absl::StrCat("workers: speed ", worker.speed, " of worker ",
                                                      worker.id.value(), ", allowed are 1 to ",
-                                                     kPlannerSpeedMax));
+                                                     kWorkerSpeedMax));
     }
   }
   return absl::OkStatus();

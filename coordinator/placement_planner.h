@@ -21,12 +21,9 @@
 #include "absl/status/statusor.h"
 #include "core/ids.h"
 #include "core/placement.h"
+#include "core/worker_speed.h"
 
 namespace octet {
-
-// The speed of a worker of which nothing is known, and the most that one may have.
-inline constexpr uint32_t kPlannerSpeedEqual = 16;
-inline constexpr uint32_t kPlannerSpeedMax = 1024;
 
 struct PlannerWorker {
   WorkerId id;
@@ -36,8 +33,8 @@ struct PlannerWorker {
   std::vector<ExpertId> held;  // in memory now, cheap to keep
   // False: the worker keeps what `previous` or `held` gives it, but takes nothing new.
   bool accepts_new = true;
-  // Against the others; 1 to kPlannerSpeedMax. Its fair share is in proportion to it.
-  uint32_t speed = kPlannerSpeedEqual;
+  // Against the others; 1 to kWorkerSpeedMax. Its fair share is in proportion to it.
+  uint32_t speed = kWorkerSpeedEqual;
 };
 
 struct PlannerInput {
@@ -60,7 +57,7 @@ struct PlacementPlan {
 
 // Deterministic in its input, whatever the order of `workers`. INVALID_ARGUMENT for 0 or more than
 // kExpertsMax experts, replication 0, a repeated id, `load` of a wrong length, a speed of 0 or
-// above kPlannerSpeedMax, or more than kWorkersMax workers; FAILED_PRECONDITION without a worker.
+// above kWorkerSpeedMax, or more than kWorkersMax workers; FAILED_PRECONDITION without a worker.
 absl::StatusOr<PlacementPlan> PlanPlacement(const PlannerInput& input);
 
 // Indices into `workers` in an order in which neighbours are in different zones, then hosts, as far

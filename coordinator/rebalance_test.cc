@@ -32,7 +32,7 @@ PlannerInput LoadedInput(Rng& rng, bool large) {
     PlannerWorker& worker = input.workers.emplace_back();
     worker.id = WorkerId(w);
     worker.zone = std::string(1, static_cast<char>('a' + Draw(rng, 0, 2)));
-    worker.speed = Draw(rng, 0, 1) == 1 ? kPlannerSpeedEqual : Draw(rng, 1, 64);
+    worker.speed = Draw(rng, 0, 1) == 1 ? kWorkerSpeedEqual : Draw(rng, 1, 64);
     const uint32_t share = (2 * input.replication * input.experts + workers - 1) / workers;
     if (bounded) worker.memory_bytes = 100 * Draw(rng, 1, share + 1);
   }
@@ -148,7 +148,7 @@ TEST(RebalanceProperty, AShiftMovesNoMoreThanTheExtraReplicas) {
     for (PlannerWorker& worker : input.workers) {
       worker.memory_bytes = 0;
       worker.zone.clear();
-      worker.speed = kPlannerSpeedEqual;
+      worker.speed = kWorkerSpeedEqual;
     }
     const auto before = PlanPlacement(input);
     ASSERT_TRUE(before.ok());
@@ -211,7 +211,7 @@ TEST(RebalancePlanner, AbsurdSpeedIsRefused) {
   PlannerInput input;
   input.experts = 2;
   input.workers.emplace_back().id = WorkerId(1);
-  for (const uint32_t speed : {0u, kPlannerSpeedMax + 1}) {
+  for (const uint32_t speed : {0u, kWorkerSpeedMax + 1}) {
     input.workers[0].speed = speed;
     const auto plan = PlanPlacement(input);
     EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);

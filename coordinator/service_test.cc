@@ -352,6 +352,7 @@ TEST_F(CoordinatorServiceTest, MalformedRegistrationsNameTheField) {
   refused("model.layers", [](auto* r) { r->mutable_model()->set_layers(kLayersMax + 1); });
   refused("model.name", [](auto* r) { r->mutable_model()->set_name(std::string(5000, 'x')); });
   refused("zone", [](auto* r) { r->set_zone(std::string(5000, 'x')); });
+  refused("speed", [](auto* r) { r->set_speed(kWorkerSpeedMax + 1); });
   refused("held", [](auto* r) { r->add_held(kExpertsMax); });
 }
 

@@ -14,14 +14,14 @@ namespace {
 
 // Lists the workers that the replica sets name.
 std::vector<PlacedWorker> NamedWorkers(const std::vector<std::vector<WorkerId>>& replicas,
-                                       const std::map<WorkerId, std::string>& addresses) {
+                                       const std::map<WorkerId, const MemberRecord*>& records) {
   std::set<WorkerId> ids;
   for (const auto& set : replicas) ids.insert(set.begin(), set.end());
   std::vector<PlacedWorker> workers;
   for (const WorkerId id : ids) {
-    const auto found = addresses.find(id);
-    OCTET_CHECK(found != addresses.end()) << "worker " << id.value() << " has no address";
-    workers.push_back({id, found->second});
+    const auto found = records.find(id);
+    OCTET_CHECK(found != records.end()) << "worker " << id.value() << " is unknown";
+    workers.push_back({id, found->second->address, found->second->speed});
   }
   return workers;
 }
@@ -85,6 +85,7 @@ PlannerInput VersionState::MakePlannerInput(Placement* previous) const {
     worker.zone = member.record.zone;
     worker.host = member.record.host;
     worker.memory_bytes = member.record.memory_bytes;
+    worker.speed = member.record.speed;
     worker.held.assign(member.held.begin(), member.held.end());
     worker.accepts_new = !member.frozen;
     if (member.frozen) {
@@ -173,11 +174,11 @@ void VersionState::StartRollout(const PlacementPlan& plan) {
   target->compute_digest = model_.compute_digest;
   target->model_version = model_.model_version;
   target->expert_replicas = plan.expert_replicas;
-  std::map<WorkerId, std::string> addresses;
+  std::map<WorkerId, const MemberRecord*> records;
   for (const auto& entry : members_) {
-    addresses[entry.second.worker_id()] = entry.second.record.address;
+    records[entry.second.worker_id()] = &entry.second.record;
   }
-  target->workers = NamedWorkers(target->expert_replicas, addresses);
+  target->workers = NamedWorkers(target->expert_replicas, records);
   rollout_ = Rollout{target, now() + settings_.prepare};
   consider_load_at_ = now() + Duration::Millis(kRebalancePauseMs);
   Log(LogLevel::kInfo,

@@ -8,12 +8,14 @@
 #include <vector>
 
 #include "core/ids.h"
+#include "core/worker_speed.h"
 
 namespace octet {
 
 struct PlacedWorker {
   WorkerId id;
   std::string address;  // host:port of its expert service; empty for the in-process worker
+  uint32_t speed = kWorkerSpeedEqual;  // 1 to kWorkerSpeedMax
 };
 
 // An expert is placed as a whole, with the weights of all its layers. The lookup still takes the

@@ -160,6 +160,7 @@ absl::Status WorkerServer::Impl::Start() {
   client.host = options.host;
   client.pid = options.pid;
   client.memory_bytes = options.memory_bytes;
+  client.speed = options.speed;
   client.seed = options.incarnation;
   CoordinatorClientCallbacks callbacks;
   callbacks.report = [this] { return Report(); };

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "core/clock.h"
 #include "core/ids.h"
+#include "core/worker_speed.h"
 #include "expert_worker/worker_model.h"
 #include "kernels/cuda_experts.h"
 #include "kernels/exec_context.h"
@@ -27,13 +28,14 @@ struct WorkerServerOptions {
   std::string zone;
   std::string host;
   uint32_t pid = 0;
-  uint64_t incarnation = 0;   // random, of this process
-  uint64_t memory_bytes = 0;  // budget for experts; 0: no bound
-  int threads = 1;            // of the kernels
-  std::vector<int> cores;     // that they are pinned to; empty: any
-  bool spin = true;           // they wait awake for each other for a moment
-  Duration scrub_period;      // of checking the weights held again; 0: never
-  bool verify = false;        // the weights of each product; not with `cuda`
+  uint64_t incarnation = 0;            // random, of this process
+  uint64_t memory_bytes = 0;           // budget for experts; 0: no bound
+  uint32_t speed = kWorkerSpeedEqual;  // against other workers, 1 to kWorkerSpeedMax
+  int threads = 1;                     // of the kernels
+  std::vector<int> cores;              // that they are pinned to; empty: any
+  bool spin = true;                    // they wait awake for each other for a moment
+  Duration scrub_period;               // of checking the weights held again; 0: never
+  bool verify = false;                 // the weights of each product; not with `cuda`
   // After damage was found and told, from a thread of the server. It ends the process: what the
   // worker holds is not what it says.
   std::function<void(const absl::Status&)> on_damaged;

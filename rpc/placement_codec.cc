@@ -25,7 +25,13 @@ absl::Status DecodeWorkers(const octet::v1::PlacementTable& table, Placement* pl
           absl::StrCat("placement.workers: address of worker ", worker.id(), " has ",
                        worker.address().size(), " bytes, allowed are 1 to ", kAddressBytesMax));
     }
-    placement->workers.push_back({WorkerId(worker.id()), worker.address()});
+    if (worker.speed() > kWorkerSpeedMax) {
+      return absl::InvalidArgumentError(absl::StrCat("placement.workers: speed ", worker.speed(),
+                                                     " of worker ", worker.id(),
+                                                     ", allowed are 1 to ", kWorkerSpeedMax));
+    }
+    placement->workers.push_back({WorkerId(worker.id()), worker.address(),
+                                  worker.speed() == 0 ? kWorkerSpeedEqual : worker.speed()});
   }
   return absl::OkStatus();
 }
@@ -68,6 +74,7 @@ octet::v1::PlacementTable PlacementToProto(const Placement& placement) {
     auto* info = table.add_workers();
     info->set_id(worker.id.value());
     info->set_address(worker.address);
+    info->set_speed(worker.speed);
   }
   for (const auto& replicas : placement.expert_replicas) {
     auto* set = table.add_experts();

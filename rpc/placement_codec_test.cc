@@ -15,7 +15,7 @@ Placement Sample() {
   p.epoch = Epoch(7);
   p.compute_digest = std::string(64, 'a');
   p.model_version = "v1";
-  p.workers = {{WorkerId(3), "h:1"}, {WorkerId(9), "h:2"}};
+  p.workers = {{WorkerId(3), "h:1"}, {WorkerId(9), "h:2", kWorkerSpeedMax}};
   p.expert_replicas = {{WorkerId(9), WorkerId(3)}, {WorkerId(3)}, {}};
   return p;
 }
@@ -30,7 +30,17 @@ TEST(PlacementCodec, RoundTrip) {
   ASSERT_EQ(back->workers.size(), 2u);
   EXPECT_EQ(back->workers[1].id, WorkerId(9));
   EXPECT_EQ(back->workers[1].address, "h:2");
+  EXPECT_EQ(back->workers[0].speed, kWorkerSpeedEqual);
+  EXPECT_EQ(back->workers[1].speed, kWorkerSpeedMax);
   EXPECT_EQ(back->expert_replicas, p.expert_replicas);
+}
+
+TEST(PlacementCodec, ATableOfAReleaseWithoutSpeedsIsRead) {
+  auto table = PlacementToProto(Sample());
+  for (auto& worker : *table.mutable_workers()) worker.clear_speed();
+  const auto back = PlacementFromProto(table);
+  ASSERT_TRUE(back.ok()) << back.status();
+  for (const PlacedWorker& worker : back->workers) EXPECT_EQ(worker.speed, kWorkerSpeedEqual);
 }
 
 void ExpectRefused(const octet::v1::PlacementTable& table, const char* what) {
@@ -53,6 +63,9 @@ TEST(PlacementCodec, RefusesEachMalformedField) {
   table = good;
   table.mutable_workers(0)->set_id(0);
   ExpectRefused(table, "zero");
+  table = good;
+  table.mutable_workers(0)->set_speed(kWorkerSpeedMax + 1);
+  ExpectRefused(table, "speed 1025");
   table = good;
   table.mutable_workers(0)->clear_address();
   ExpectRefused(table, "address");

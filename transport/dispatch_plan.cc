@@ -131,28 +131,25 @@ std::vector<ExpertGroup> GroupByExpert(const TopK& choice) {
   return groups;
 }
 
-std::vector<uint32_t> HostsOf(const Placement& placement) {
+std::vector<ReplicaWorker> ReplicaWorkersOf(const Placement& placement) {
   std::map<absl::string_view, uint32_t> numbers;
-  std::vector<uint32_t> hosts;
+  std::vector<ReplicaWorker> workers;
   uint32_t next = 0;
   for (const PlacedWorker& worker : placement.workers) {
     const absl::string_view address = worker.address;
     const absl::string_view host = address.substr(0, address.rfind(':'));
-    const auto found = host.empty() ? numbers.end() : numbers.find(host);
-    if (found != numbers.end()) {
-      hosts.push_back(found->second);
-      continue;
-    }
-    if (!host.empty()) numbers[host] = next;
-    hosts.push_back(next++);
+    const auto known = host.empty() ? numbers.end() : numbers.find(host);
+    const uint32_t number = known == numbers.end() ? next++ : known->second;
+    if (!host.empty()) numbers[host] = number;
+    workers.push_back({number, kReplicaRowCost / worker.speed});
   }
-  return hosts;
+  return workers;
 }
 
 DispatchPlan BuildDispatchPlan(std::vector<ExpertGroup> groups, const Placement& placement,
                                LayerId layer, const ReplicaPolicy& policy,
                                absl::FunctionRef<bool(WorkerId)> usable) {
-  OCTET_CHECK_EQ(policy.host_of.size(), placement.workers.size());
+  OCTET_CHECK_EQ(policy.workers.size(), placement.workers.size());
   DispatchPlan plan;
   plan.epoch = placement.epoch;
   const UsableReplicas replicas(groups, placement, layer, usable);
@@ -161,7 +158,7 @@ DispatchPlan BuildDispatchPlan(std::vector<ExpertGroup> groups, const Placement&
     if (replicas.Of(g).empty()) plan.unplaceable.push_back(std::move(groups[g]));
   }
   std::vector<ReplicaPart> parts =
-      ChooseReplicas(replicas.demands(), policy.host_of, policy.costs, policy.may_split);
+      ChooseReplicas(replicas.demands(), policy.workers, policy.costs, policy.may_split);
   for (size_t p = 0; p < parts.size();) {
     ExpertGroup& group = groups[replicas.group(parts[p].demand)];
     size_t end = p + 1;

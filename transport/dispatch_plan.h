@@ -47,14 +47,14 @@ struct DispatchPlan {
 // out.
 std::vector<ExpertGroup> GroupByExpert(const TopK& choice);
 
-// Hosts of placement.workers, numbered in their order: what stands before the port of the address;
-// a worker without an address is alone on its own.
-std::vector<uint32_t> HostsOf(const Placement& placement);
+// What ChooseReplicas has to know of placement.workers. Their hosts are numbered in their order:
+// what stands before the port of the address; a worker without an address is alone on its own.
+std::vector<ReplicaWorker> ReplicaWorkersOf(const Placement& placement);
 
 struct ReplicaPolicy {
   ReplicaCosts costs;
-  // HostsOf the placement.
-  absl::Span<const uint32_t> host_of;
+  // ReplicaWorkersOf the placement.
+  absl::Span<const ReplicaWorker> workers;
   // The rows of a group may be divided.
   bool may_split = false;
 };

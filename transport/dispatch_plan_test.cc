@@ -46,9 +46,9 @@ bool Everyone(WorkerId) { return true; }
 
 DispatchPlan Plan(const Choice& c, const Placement& p, absl::FunctionRef<bool(WorkerId)> usable,
                   bool may_split = false) {
-  const std::vector<uint32_t> hosts = HostsOf(p);
-  return BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0), {ReplicaCosts{}, hosts, may_split},
-                           usable);
+  const std::vector<ReplicaWorker> workers = ReplicaWorkersOf(p);
+  return BuildDispatchPlan(GroupByExpert(c.view), p, LayerId(0),
+                           {ReplicaCosts{}, workers, may_split}, usable);
 }
 
 TEST(DispatchPlan, GroupsRowsByExpertAscending) {
@@ -99,12 +99,20 @@ TEST(DispatchPlan, ExpertsWithoutAUsableReplicaAreUnplaceable) {
   EXPECT_EQ(plan.unplaceable[1].expert, ExpertId(5));  // past the placement's table
 }
 
-TEST(DispatchPlan, HostsAreTakenFromAddresses) {
+TEST(DispatchPlan, HostsAreTakenFromAddressesAndSpeedsFromThePlacement) {
   Placement p = MakePlacement(5, {});
   p.workers[0].address = "a:1";
   p.workers[1].address = "[::1]:1";
   p.workers[2].address = "a:2";
-  EXPECT_THAT(HostsOf(p), ElementsAre(0, 1, 0, 2, 3));
+  p.workers[3].speed = 4 * kWorkerSpeedEqual;
+  std::vector<uint32_t> hosts, row_costs;
+  for (const ReplicaWorker& worker : ReplicaWorkersOf(p)) {
+    hosts.push_back(worker.host);
+    row_costs.push_back(worker.row_cost);
+  }
+  EXPECT_THAT(hosts, ElementsAre(0, 1, 0, 2, 3));
+  const uint32_t equal = ReplicaWorker{}.row_cost;
+  EXPECT_THAT(row_costs, ElementsAre(equal, equal, equal, equal / 4, equal));
 }
 
 TEST(DispatchPlan, ManyRowsOfOneExpertAreSharedByItsReplicas) {
@@ -127,9 +135,10 @@ TEST(DispatchPlan, PartsOfOneExpertThatMeetAreMessagesOfTheirOwn) {
   ASSERT_THAT(first.shares, SizeIs(2));
   std::vector<ExpertGroup> parts = {first.shares[0].groups[0], first.shares[1].groups[0]};
   std::sort(parts.begin(), parts.end());
-  const std::vector<uint32_t> hosts = HostsOf(p);
-  const DispatchPlan again = BuildDispatchPlan(parts, p, LayerId(0), {ReplicaCosts{}, hosts, false},
-                                               [](WorkerId w) { return w == WorkerId(2); });
+  const std::vector<ReplicaWorker> workers = ReplicaWorkersOf(p);
+  const DispatchPlan again =
+      BuildDispatchPlan(parts, p, LayerId(0), {ReplicaCosts{}, workers, false},
+                        [](WorkerId w) { return w == WorkerId(2); });
   ASSERT_THAT(again.shares, SizeIs(2));
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(again.shares[i].worker, WorkerId(2));

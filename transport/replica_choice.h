@@ -3,9 +3,10 @@
 //
 // A worker takes max(weight bytes / bandwidth, rows * operations / peak) for each expert it is
 // asked for: few rows cost as much as reading the weights, many cost themselves. In rows:
-// max(ridge, rows). The workers of one host share its memory, so that reads of weights add up
-// there. The rows of an expert go to one replica unless sharing them lowers the largest cost: two
-// replicas read the weights twice.
+// max(ridge, rows), less the faster the worker is. The workers of one host share its memory, so
+// that reads of weights add up there; one that is faster than others reads from faster memory. The
+// rows of an expert go to one replica unless sharing them lowers the largest cost: two replicas
+// read the weights twice.
 #ifndef OCTET_TRANSPORT_REPLICA_CHOICE_H_
 #define OCTET_TRANSPORT_REPLICA_CHOICE_H_
 
@@ -13,8 +14,18 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "core/worker_speed.h"
 
 namespace octet {
+
+// A row's cost at speed 1, in the units of ReplicaCost: so fine that dividing it by a speed is
+// nearly exact.
+inline constexpr uint32_t kReplicaRowCost = 1u << 20;
+
+struct ReplicaWorker {
+  uint32_t host = 0;  // numbered from 0, below the number of workers
+  uint32_t row_cost = kReplicaRowCost / kWorkerSpeedEqual;  // kReplicaRowCost / its speed
+};
 
 struct ReplicaCosts {
   // Rows whose computation takes as long as reading the expert's weights: about 6 with AVX2, 13 to
@@ -39,25 +50,25 @@ struct ReplicaPart {
 };
 
 struct ReplicaCost {
-  uint64_t largest = 0;         // of a worker or a host, in rows * host_readers
+  uint64_t largest = 0;         // of a worker or a host, in rows * row_cost * host_readers
   uint64_t largest_worker = 0;  // likewise
   friend auto operator<=>(const ReplicaCost&, const ReplicaCost&) = default;
 };
 
-// `host_of[w]` numbers the host of worker w, from 0 and below host_of.size().
-ReplicaCost CostOf(const std::vector<ReplicaPart>& parts, absl::Span<const uint32_t> host_of,
+// `workers` are all that parts and demands name by index, here and below.
+ReplicaCost CostOf(const std::vector<ReplicaPart>& parts, absl::Span<const ReplicaWorker> workers,
                    const ReplicaCosts& costs);
 
-// One part of each demand for the replica with the fewest rows so far, in the order given; what
-// ChooseReplicas never does worse than.
+// One part of each demand for the replica with the fewest rows for its speed so far, in the order
+// given; what ChooseReplicas never does worse than.
 std::vector<ReplicaPart> ChooseFewestRows(const std::vector<ReplicaDemand>& demands,
-                                          absl::Span<const uint32_t> host_of);
+                                          absl::Span<const ReplicaWorker> workers);
 
 // Ascending by demand, then worker; at most one part for a demand and worker, all rows of each
 // demand. Deterministic. Several parts of one demand only with `may_split`. Work is bounded by
 // O((demands + workers) * workers) for a bounded number of replicas.
 std::vector<ReplicaPart> ChooseReplicas(const std::vector<ReplicaDemand>& demands,
-                                        absl::Span<const uint32_t> host_of,
+                                        absl::Span<const ReplicaWorker> workers,
                                         const ReplicaCosts& costs, bool may_split);
 
 }  // namespace octet

@@ -14,13 +14,14 @@
 #include "core/placement.h"
 #include "transport/doorbell.h"
 #include "transport/expert_link.h"
+#include "transport/replica_choice.h"
 
 namespace octet {
 
 // What the data path plans with: replaced as a whole, never changed.
 struct PlacementLinks {
   std::shared_ptr<const Placement> placement;
-  std::vector<uint32_t> host_of;  // of placement->workers
+  std::vector<ReplicaWorker> workers;  // ReplicaWorkersOf the placement
   std::map<WorkerId, std::shared_ptr<ExpertLink>> links;
 
   // Null where the worker has no connected link.

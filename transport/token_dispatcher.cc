@@ -71,7 +71,7 @@ struct TokenDispatcher::Impl {
   bool Usable(const DispatchHandle::Impl& h, WorkerId id, Trust trust, MonotonicTime now) {
     return h.tracker.Allows(id, now) && Healthy(id, trust, now);
   }
-  ReplicaPolicy Policy(bool may_split) const { return {options.costs, view->host_of, may_split}; }
+  ReplicaPolicy Policy(bool may_split) const { return {options.costs, view->workers, may_split}; }
   // Shares for `groups`; those without a usable replica stay there. Workers that were late of late
   // are taken only where there is no other.
   std::vector<WorkerShare> PlanShares(std::vector<ExpertGroup>* groups, LayerId layer,
@@ -144,7 +144,7 @@ void TokenDispatcher::Impl::SetPlacement(std::shared_ptr<const Placement> placem
                       it != old->links.end() && it->second != nullptr;
     next->links[worker.id] = keep ? it->second : factory(worker);
   }
-  next->host_of = HostsOf(*placement);
+  next->workers = ReplicaWorkersOf(*placement);
   next->placement = std::move(placement);
   {
     MutexLock lock(mailbox->mu);

@@ -15,7 +15,7 @@
 namespace octet {
 namespace {
 
-constexpr uint64_t kSchemaVersion = 2;
+constexpr uint64_t kSchemaVersion = 3;
 constexpr char kVersionTable[] =
     "CREATE TABLE version(digest TEXT PRIMARY KEY, version TEXT NOT NULL, name TEXT NOT NULL,"
     " experts INTEGER NOT NULL, layers INTEGER NOT NULL, expert_bytes INTEGER NOT NULL,"
@@ -25,8 +25,9 @@ constexpr char kSchema[] =
     " epoch INTEGER NOT NULL, next_id INTEGER NOT NULL);"
     "CREATE TABLE member(id INTEGER PRIMARY KEY, role INTEGER NOT NULL, address TEXT NOT NULL,"
     " incarnation INTEGER NOT NULL, zone TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,"
-    " memory_bytes INTEGER NOT NULL, draining INTEGER NOT NULL, digest TEXT NOT NULL);"
-    "PRAGMA user_version = 2;";
+    " memory_bytes INTEGER NOT NULL, draining INTEGER NOT NULL, digest TEXT NOT NULL,"
+    " speed INTEGER NOT NULL);"
+    "PRAGMA user_version = 3;";
 // Schema 1 had one model, whose placement stood beside the epoch.
 constexpr char kFromSchema1[] =
     "INSERT INTO version SELECT digest, version, name, experts, layers, expert_bytes,"
@@ -36,6 +37,10 @@ constexpr char kFromSchema1[] =
     "ALTER TABLE member ADD COLUMN digest TEXT NOT NULL DEFAULT '';"
     "UPDATE member SET digest = ifnull((SELECT digest FROM version), '');"
     "PRAGMA user_version = 2;";
+// Schema 2 knew nothing of speeds: 16 is kWorkerSpeedEqual.
+constexpr char kFromSchema2[] =
+    "ALTER TABLE member ADD COLUMN speed INTEGER NOT NULL DEFAULT 16;"
+    "PRAGMA user_version = 3;";
 
 // A prepared statement; values are bound and read in order.
 class Statement {
@@ -163,7 +168,10 @@ absl::Status SqliteStateStore::Prepare() {
   if (version == 0 && tables == 0) {
     return Change(absl::StrCat(kVersionTable, kSchema), "creating");
   }
-  if (version == 1) return Change(absl::StrCat(kVersionTable, kFromSchema1), "converting");
+  if (version == 1) {
+    return Change(absl::StrCat(kVersionTable, kFromSchema1, kFromSchema2), "converting");
+  }
+  if (version == 2) return Change(kFromSchema2, "converting");
   if (version != kSchemaVersion) {
     return Damaged(
         absl::StrCat("schema version ", version, ", this program reads ", kSchemaVersion));
@@ -214,7 +222,7 @@ absl::Status SqliteStateStore::LoadVersions(DurableState* state) {
 absl::Status SqliteStateStore::LoadMembers(DurableState* state) {
   Statement row(db_,
                 "SELECT id, role, address, incarnation, zone, host, pid, memory_bytes, draining,"
-                " digest FROM member ORDER BY id");
+                " digest, speed FROM member ORDER BY id");
   size_t members = 0;
   int code;
   while ((code = row.Step()) == SQLITE_ROW) {
@@ -234,6 +242,9 @@ absl::Status SqliteStateStore::LoadMembers(DurableState* state) {
     member.pid = static_cast<uint32_t>(row.Integer(6));
     member.memory_bytes = row.Integer(7);
     member.draining = row.Integer(8) != 0;
+    const uint64_t speed = row.Integer(10);
+    if (speed == 0 || speed > kWorkerSpeedMax) return Damaged("member: speed out of range");
+    member.speed = static_cast<uint32_t>(speed);
     const std::string digest = row.Bytes(9);
     const auto version =
         std::find_if(state->versions.begin(), state->versions.end(),
@@ -288,11 +299,12 @@ absl::Status SqliteStateStore::WriteVersion(const DurableVersion& version) {
     if (insert.Step() != SQLITE_DONE) return Error("saving the versions");
   }
   for (const MemberRecord& member : version.members) {
-    Statement insert(db_, "INSERT INTO member VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    Statement insert(db_, "INSERT INTO member VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
     insert.Bind(member.id.value()).Bind(static_cast<uint64_t>(member.role)).Bind(member.address);
     insert.Bind(member.incarnation).Bind(member.zone).Bind(member.host);
     insert.Bind(uint64_t{member.pid}).Bind(member.memory_bytes);
     insert.Bind(uint64_t{member.draining ? 1u : 0u}).Bind(model.compute_digest);
+    insert.Bind(uint64_t{member.speed});
     if (insert.Step() != SQLITE_DONE) return Error("saving the members");
   }
   return absl::OkStatus();

@@ -58,6 +58,7 @@ DurableState Sample(uint64_t term, uint64_t epoch, size_t workers = 2) {
     member.host = "h";
     member.pid = 77;
     member.memory_bytes = UINT64_MAX;
+    member.speed = 1 + static_cast<uint32_t>(id) % kWorkerSpeedMax;
     member.draining = id == 1;
     version.members.push_back(member);
   }
@@ -109,6 +110,30 @@ TEST_F(SqliteStateStoreTest, EmptyThenSavedThenReopened) {
   ExpectEqual(**loaded, state);
 }
 
+// As releases before speeds wrote it.
+TEST_F(SqliteStateStoreTest, AStoreOfSchemaTwoIsConverted) {
+  const DurableState state = Sample(3, 9);
+  { ASSERT_TRUE(Open()->Save(state).ok()); }
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(db, "ALTER TABLE member DROP COLUMN speed; PRAGMA user_version = 2",
+                         nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(db);
+  DurableState expected = state;
+  for (DurableVersion& version : expected.versions) {
+    for (MemberRecord& member : version.members) member.speed = kWorkerSpeedEqual;
+  }
+  for (int opened = 0; opened < 2; ++opened) {
+    const auto loaded = Open()->Load();
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    ASSERT_TRUE(loaded->has_value());
+    ExpectEqual(**loaded, expected);
+  }
+  ASSERT_TRUE(Open()->Save(Sample(4, 10)).ok());
+  ExpectEqual(**Open()->Load(), Sample(4, 10));
+}
+
 // As releases before several versions wrote it.
 TEST_F(SqliteStateStoreTest, AStoreOfSchemaOneIsConverted) {
   sqlite3* db = nullptr;
@@ -145,6 +170,7 @@ TEST_F(SqliteStateStoreTest, AStoreOfSchemaOneIsConverted) {
     EXPECT_EQ(version.members[0].id, MemberId(3));
     EXPECT_EQ(version.members[0].incarnation, 77u);
     EXPECT_TRUE(version.members[0].draining);
+    EXPECT_EQ(version.members[0].speed, kWorkerSpeedEqual);
   }
   // It is written in the new form.
   EXPECT_TRUE(Open()->Save(Sample(8, 10)).ok());
@@ -198,7 +224,8 @@ TEST_F(SqliteStateStoreTest, ADamagedPageIsDataLoss) {
 // Every value of a valid file that does not make sense is refused with a reason.
 TEST_F(SqliteStateStoreTest, NonsenseValuesAreDataLoss) {
   for (const char* sql :
-       {"UPDATE member SET role = 9", "UPDATE member SET id = 100 WHERE id = 1",
+       {"UPDATE member SET role = 9", "UPDATE member SET speed = 0",
+        "UPDATE member SET speed = 1025", "UPDATE member SET id = 100 WHERE id = 1",
         "UPDATE version SET experts = 100000", "UPDATE version SET digest = digest || 'x'",
         "UPDATE version SET placement = x'ffff'", "UPDATE cluster SET epoch = 0",
         "UPDATE cluster SET term = -1", "DELETE FROM version", "DROP TABLE member",

@@ -85,6 +85,7 @@ void Cluster::StartWorker(uint32_t i) {
   s.model = model_;
   s.queue_max = plan_.worker_queue;
   s.memory_experts = plan_.memory;
+  s.speed = kWorkerSpeedEqual * (1 + i % plan_.speeds);
   s.compute = Duration::Micros(plan_.compute);
   s.load = Duration::Micros(plan_.load);
   s.bug = bugs_.worker;

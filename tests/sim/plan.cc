@@ -37,6 +37,7 @@ void VisitSettings(P& p, Visit visit) {
   visit("layers", p.layers);
   visit("replication", p.replication);
   visit("memory", p.memory);
+  visit("speeds", p.speeds);
   visit("micro-batches", p.micro_batches);
   visit("kv-blocks", p.kv_blocks);
   visit("running-max", p.running_max);

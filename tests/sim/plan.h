@@ -66,6 +66,7 @@ struct Plan {
   uint32_t layers = 1;
   uint32_t replication = 2;
   uint32_t memory = 0;  // experts that a worker has room for; 0: no bound
+  uint32_t speeds = 1;  // worker i registers with the equal speed times 1 + i % speeds
   uint32_t micro_batches = 1;
   uint32_t kv_blocks = 64;
   uint32_t running_max = 8;      // requests that a router computes together

@@ -19,6 +19,7 @@ class Maker {
     const uint64_t faults = Below(10) == 0 ? 0 : 1 + Below(Below(3) == 0 ? 10 : 4);
     for (uint64_t i = 0; i < faults; ++i) AddFault();
     if (Below(40) == 0) Outage();
+    if (Below(4) == 0) plan_.speeds = Small(2, 4);
     std::stable_sort(plan_.faults.begin(), plan_.faults.end(),
                      [](const Fault& a, const Fault& b) { return a.at < b.at; });
     return plan_;

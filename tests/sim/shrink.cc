@@ -91,6 +91,7 @@ class Shrinker {
     plain(&Plan::micro_batches, 1);
     plain(&Plan::kv_blocks, 64);
     plain(&Plan::memory, 0);
+    plain(&Plan::speeds, 1);
     plain(&Plan::worker_queue, 4096);
     plain(&Plan::waiting_max, 64);
     plain(&Plan::running_max, 8);

@@ -28,6 +28,7 @@ Worker::Worker(World* world, uint32_t node, const WorkerSettings& settings,
   record.incarnation = world_->Random() >> 2;
   record.host = record.address;
   record.memory_bytes = settings.memory_experts * kSimExpertBytes;
+  record.speed = settings.speed;
   ModelSummary model;
   model.compute_digest = store_.model().compute_digest;
   model.model_version = "1";

@@ -30,6 +30,7 @@ struct WorkerSettings {
   SimModel model;
   uint32_t queue_max = 4096;  // dispatches
   uint32_t memory_experts = 0;
+  uint32_t speed = kWorkerSpeedEqual;
   Duration compute = Duration::Millis(3);
   Duration load = Duration::Millis(60);
   WorkerBug bug;

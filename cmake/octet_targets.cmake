@@ -29,6 +29,14 @@ function(octet_test name)
   endif()
 endfunction()
 
+# Runs a test of octet_test's a second time, on the fake of kernels/fake_gpu in the place of a GPU.
+function(octet_fake_gpu_test name)
+  add_test(NAME ${name}_fake_gpu COMMAND ${name} ${ARGN})
+  add_dependencies(${name} octet_fake_gpu)
+  set_tests_properties(${name}_fake_gpu PROPERTIES TIMEOUT 300
+    ENVIRONMENT "${OCTET_FAKE_GPU_ENVIRONMENT}")
+endfunction()
+
 function(octet_bench name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
   if(benchmark_FOUND)

@@ -88,7 +88,8 @@ ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda,
         return absl::NotFoundError(absl::StrCat("layer ", layer.value(), ": the expert has ",
                                                 part.expert->layers.size(), " layers"));
       }
-      rows.push_back({&part.expert->layers[layer.value()], &part.input->q, part.rows, part.out});
+      rows.push_back({&part.expert->layers[layer.value()], &part.input->q, part.rows, part.out,
+                      part.on_device});
     }
     const absl::Status status = cuda->Run(rows);
     if (absl::IsInternal(status) && on_failed) on_failed(status);

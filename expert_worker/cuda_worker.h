@@ -1,5 +1,6 @@
 // A worker whose experts lie and are computed on a CUDA device. Rows and replies pass through the
-// host, and the bits are the host's: such a worker stands beside others, and takes their place.
+// host, or come over NCCL and stay on the device; the bits are the host's: such a worker stands
+// beside others, and takes their place.
 #ifndef OCTET_EXPERT_WORKER_CUDA_WORKER_H_
 #define OCTET_EXPERT_WORKER_CUDA_WORKER_H_
 

@@ -84,5 +84,103 @@ TEST(CudaWorkerTest, ComputesTheHostsBits) {
   }
 }
 
+// Two inputs, each with its rows on the host and on the device, and two experts on both.
+class RowsOnBothSides {
+ public:
+  static constexpr size_t kRows = 40;
+
+  RowsOnBothSides(const TestModelShape& shape, const WorkerModel& host, const WorkerModel& placed)
+      : hidden_(shape.hidden) {
+    for (const uint32_t e : {0u, 2u}) {
+      host_experts_.push_back(*host.load(ExpertId(e)));
+      device_experts_.push_back(*placed.load(ExpertId(e)));
+    }
+    for (size_t i = 0; i < 2; ++i) {
+      const std::vector<float> x = test::Normal(kRows * hidden_, static_cast<uint32_t>(i + 1));
+      QuantizedRows& q = inputs_[i].q;
+      q = AllocQuantizedRows(context_.ctx, *WeightFormatFromName(shape.format), kRows, hidden_);
+      QuantizeRows(context_.ctx, {x.data(), kRows, hidden_}, q);
+      q_[i] = cuda::test::DeviceArray<int8_t>(q.q, kRows * q.padded_k);
+      scales_[i] = cuda::test::DeviceArray<float>(q.scales, kRows * q.padded_k / q.group);
+      device_inputs_[i].q = q;
+      device_inputs_[i].q.q = q_[i].data();
+      device_inputs_[i].q.scales = scales_[i].data();
+    }
+  }
+  const ExpertInput* input(size_t i, bool on_device) const {
+    return &(on_device ? device_inputs_ : inputs_)[i];
+  }
+  const MappedExpert* expert(size_t e) const { return &device_experts_[e]; }
+  std::vector<float> Expected(size_t e, size_t input, const std::vector<uint32_t>& rows) {
+    std::vector<float> out(rows.size() * hidden_);
+    EXPECT_TRUE(RunExpert(context_.ctx, host_experts_[e], LayerId(1), inputs_[input], rows,
+                          {out.data(), rows.size(), hidden_, hidden_})
+                    .ok());
+    return out;
+  }
+
+ private:
+  const size_t hidden_;
+  test::TestContext context_{DetectCpuLevel(), 1};
+  std::vector<MappedExpert> host_experts_, device_experts_;
+  ExpertInput inputs_[2], device_inputs_[2];
+  cuda::test::DeviceArray<int8_t> q_[2];
+  cuda::test::DeviceArray<float> scales_[2];
+};
+
+// Rows that lie on the device, alone, of several inputs, and beside rows of the host.
+TEST(CudaWorkerTest, RowsOnTheDeviceStayThere) {
+  OCTET_NEEDS_CUDA();
+  TestModelShape shape;
+  shape.format = "int4g64";
+  const WorkerModel host = MakeTestModel(shape);
+  const auto device = OpenComputeDevice("cuda", host);
+  ASSERT_TRUE(device.ok()) << device.status();
+  RowsOnBothSides both(shape, host, CudaWorkerModel(host, *device));
+  const ComputeLayerFn compute = CudaCompute(*device);
+  const std::vector<uint32_t> rows[] = {{39, 0, 7}, {1, 2, 3, 4, 38}};
+  struct Part {
+    size_t expert, input, rows;
+    bool on_device;
+  };
+  struct Case {
+    std::vector<Part> parts;
+    bool spread;  // results do not follow one another
+  };
+  const Case cases[] = {
+      {{{0, 0, 0, true}}, false},
+      {{{0, 0, 0, true}, {1, 0, 1, true}}, false},
+      {{{0, 0, 0, true}, {1, 0, 1, true}}, true},
+      {{{0, 0, 0, true}, {0, 1, 1, true}, {1, 1, 0, true}}, false},
+      {{{0, 0, 1, true}, {0, 1, 0, false}, {1, 0, 1, false}, {1, 1, 1, true}}, true},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(&c - cases);
+    const size_t most = 16 * shape.hidden;
+    const cuda::test::DeviceArray<float> device_out(most * c.parts.size());
+    std::vector<float> host_out(most * c.parts.size());
+    std::vector<size_t> begins;
+    std::vector<ComputePart> parts;
+    size_t at = 0;
+    for (const Part& part : c.parts) {
+      const std::vector<uint32_t>& of = rows[part.rows];
+      float* const out = (part.on_device ? device_out.data() : host_out.data()) + at;
+      parts.push_back({both.expert(part.expert), both.input(part.input, part.on_device), of,
+                       TensorF32(out, of.size(), shape.hidden, shape.hidden), part.on_device});
+      begins.push_back(at);
+      at += c.spread ? most : of.size() * shape.hidden;
+    }
+    ASSERT_TRUE(compute(LayerId(1), parts).ok());
+    const std::vector<float> on_device = device_out.Get();
+    for (size_t p = 0; p < parts.size(); ++p) {
+      const Part& part = c.parts[p];
+      const std::vector<float> want = both.Expected(part.expert, part.input, rows[part.rows]);
+      const float* const from = (part.on_device ? on_device.data() : host_out.data()) + begins[p];
+      const std::vector<float> got(from, from + want.size());
+      EXPECT_EQ(test::FirstDifference(got, want), want.size()) << "part " << p;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace octet

@@ -44,12 +44,15 @@ struct Call {
 
 // What the server and its sessions share; outlives both.
 struct NcclServer::Shared {
-  Shared(NcclDeviceThread* d, const ExpertStore* s, WorkerLoop* l, int version)
+  Shared(NcclDeviceThread* d, const ExpertStore* s, WorkerLoop* l, bool computes_there, int version)
       : device(d),
         store(s),
         loop(l),
         shape(ShapeOf(s->model())),
         sizes(NcclSizesOf(shape.formats)),
+        on_device(computes_there &&
+                  std::all_of(shape.formats.begin(), shape.formats.end(),
+                              [](const WireFormat& f) { return f.reply == ReplyDType::kF32; })),
         nccl_version(version) {}
 
   // The server's: the last to hold a session may be that thread itself.
@@ -58,7 +61,9 @@ struct NcclServer::Shared {
   WorkerLoop* const loop;
   const DispatchShape shape;
   const std::array<NcclSizes, kNcclLanes> sizes;
+  const bool on_device;  // rows are computed where they lie; replies of less than f32 can't be
   const int nccl_version;
+  RowPool& pool() const { return on_device ? *device->device_pool() : *device->pool(); }
   Mutex mu;
   CondVar changed;
   std::vector<const Session*> sessions OCTET_GUARDED_BY(mu);  // that gRPC has not let go of
@@ -293,7 +298,7 @@ absl::Status NcclServer::Session::TakeDispatch() {
     if (sizes.TransferBytes(bytes, prefill) == transfer_bytes) call.input_bytes = bytes;
   }
   NcclTransfer transfer;
-  OCTET_ASSIGN_OR_RETURN(transfer.memory, s_->device->pool()->Take(transfer_bytes));
+  OCTET_ASSIGN_OR_RETURN(transfer.memory, s_->pool().Take(transfer_bytes));
   transfer.wire_bytes = transfer_bytes;
   transfer.used_bytes = call.input_bytes;
   transfer.done = [self = shared_from_this(), c = std::move(reading_)](
@@ -310,15 +315,20 @@ absl::Status NcclServer::Session::TakeDispatch() {
 absl::Status NcclServer::Session::Admit(Call& call) {
   octet::v1::Dispatch& dispatch = *call.request.mutable_dispatch();
   DispatchView view = ViewOf(dispatch, &call.groups);
-  view.rows = absl::MakeSpan(reinterpret_cast<char*>(call.input->host), call.input_bytes);
+  void* const rows = s_->on_device ? call.input->device : call.input->host;
+  view.rows = absl::MakeSpan(static_cast<char*>(rows), call.input_bytes);
+  view.checked = !s_->on_device && !call.request.unchecked();
   OCTET_RETURN_IF_ERROR(AdmitDispatch(view, *s_->store, s_->shape, &call.job));
   call.reply_rows = ReplyRows(dispatch);
   const WireFormat& format = call.job.format;
   const size_t bytes = call.reply_rows * format.ReplyRowBytes();
   const uint64_t transfer_bytes = s_->sizes[kReplyLane].TransferBytes(bytes, view.prefill);
-  OCTET_ASSIGN_OR_RETURN(call.output, s_->device->pool()->Take(transfer_bytes));
+  OCTET_ASSIGN_OR_RETURN(call.output, s_->pool().Take(transfer_bytes));
   call.answer.set_transfer_bytes(transfer_bytes);
-  if (format.reply == ReplyDType::kF32) {
+  call.job.on_device = s_->on_device;
+  if (s_->on_device) {
+    call.job.reply = static_cast<float*>(call.output->device);
+  } else if (format.reply == ReplyDType::kF32) {
     // The kernels write straight into what is sent.
     call.job.reply = reinterpret_cast<float*>(call.output->host);
   } else {
@@ -361,8 +371,11 @@ void NcclServer::Session::OnComputed(Call* call) {
   if (job.status.ok() && !job.abandoned) {
     reply.set_compute_ns(job.compute_ns);
     reply.set_queue_ns(job.queue_ns);
-    reply.set_checksum(
-        EncodeReplyRowsTo(job.reply, call->reply_rows, job.format, call->output->host));
+    call->answer.set_unchecked(job.on_device);
+    if (!job.on_device) {
+      reply.set_checksum(
+          EncodeReplyRowsTo(job.reply, call->reply_rows, job.format, call->output->host));
+    }
   }
   MutexLock lock(mu_);
   const auto it = std::find_if(running_.begin(), running_.end(),
@@ -416,12 +429,13 @@ void NcclServer::Session::Recycle(CallPtr call) {
 // ---- The server ----
 
 absl::StatusOr<std::unique_ptr<NcclServer>> NcclServer::Create(
-    std::shared_ptr<NcclDeviceThread> device, const ExpertStore* store, WorkerLoop* loop) {
+    std::shared_ptr<NcclDeviceThread> device, const ExpertStore* store, WorkerLoop* loop,
+    bool on_device) {
   int version = 0;
   if (device->api()->GetVersion(&version) != NcclResult::kOk) {
     return absl::FailedPreconditionError("NCCL does not tell its version");
   }
-  auto shared = std::make_shared<Shared>(device.get(), store, loop, version);
+  auto shared = std::make_shared<Shared>(device.get(), store, loop, on_device, version);
   return std::unique_ptr<NcclServer>(new NcclServer(std::move(device), std::move(shared)));
 }
 

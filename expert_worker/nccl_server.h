@@ -18,15 +18,15 @@ namespace octet {
 // Thread-safe. Serves up to kNcclRoutersMax routers, each over a stream and a pair of communicators
 // that end together. Dispatches pass the same checks as over gRPC; of each router at most
 // kStreamDispatchesMax are read and not answered. Dispatches are checked on the device's thread as
-// their rows come, and computed by the loop from the host's part of their memory (row_pool.h): for
-// a loop that computes on the device, AdmitDispatch and ExpertJob are what would take device
-// memory.
+// their rows come, and computed by the loop from the host's part of their memory (row_pool.h), or
+// where they lie by a loop that computes on this device; then rows and replies have no checksum.
 class NcclServer final : public octet::v1::ExpertNccl::CallbackService {
  public:
-  // `device` has host memory. `store` and `loop` outlive the server. FAILED_PRECONDITION where NCCL
-  // does not even tell its version.
+  // `store` and `loop` outlive the server. `on_device`: the loop computes on the device of
+  // `device`. FAILED_PRECONDITION where NCCL does not even tell its version.
   static absl::StatusOr<std::unique_ptr<NcclServer>> Create(
-      std::shared_ptr<NcclDeviceThread> device, const ExpertStore* store, WorkerLoop* loop);
+      std::shared_ptr<NcclDeviceThread> device, const ExpertStore* store, WorkerLoop* loop,
+      bool on_device);
   // After the gRPC server that offered it was shut down, which ends the streams and with them their
   // pairs. Waits until the loop and the device have let go of all dispatches.
   ~NcclServer() override;

@@ -47,7 +47,7 @@ class NcclTestWorker {
     NcclDeviceOptions device;
     device.deadlines = options.deadlines;
     nccl_ = NcclServer::Create(NcclDeviceThread::Start(&api_, device, &clock_).value(),
-                               store_.get(), &loop_)
+                               store_.get(), &loop_, /*on_device=*/false)
                 .value();
     RpcServerOptions rpc;
     rpc.message_bytes_max = service_.message_bytes_max();

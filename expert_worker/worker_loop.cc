@@ -207,7 +207,8 @@ absl::Status WorkerLoop::Impl::ComputeLayer(const std::vector<QueuedGroup>& batc
     const ExpertJob::Group& group = job.groups[item.group];
     const size_t hidden = job.format.hidden;
     parts.push_back({group.weights.get(), &job.input, group.rows,
-                     TensorF32(job.reply + group.reply_row * hidden, group.rows.size(), hidden)});
+                     TensorF32(job.reply + group.reply_row * hidden, group.rows.size(), hidden),
+                     job.on_device});
   }
   return compute_layer(batch[0].job->layer, parts);
 }

@@ -38,6 +38,7 @@ struct ExpertJob {
   uint64_t bytes = 0;  // memory held by the job, for the queue's bound
   std::vector<Group> groups;
   float* reply = nullptr;  // [sum of groups' rows][hidden]
+  bool on_device = false;  // `input` and `reply` lie on the device that computes
   // Set by anyone when nobody wants the result any more; its groups are then skipped.
   std::atomic<bool> abandoned{false};
   // Runs once, on the compute thread, after the fields below are set.
@@ -61,6 +62,7 @@ struct ComputePart {
   const ExpertInput* input = nullptr;
   absl::Span<const uint32_t> rows;  // of `input`
   TensorF32 out;                    // [rows.size(), hidden]
+  bool on_device = false;           // as ExpertJob's
 };
 // Parts of one expert stand next to each other.
 using ComputeLayerFn = std::function<absl::Status(LayerId, absl::Span<const ComputePart>)>;

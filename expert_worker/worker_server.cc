@@ -126,7 +126,9 @@ absl::Status WorkerServer::Impl::StartNccl() {
   if (options.nccl == nullptr) {
     return absl::FailedPreconditionError("NCCL: no device was opened for it");
   }
-  OCTET_ASSIGN_OR_RETURN(nccl, NcclServer::Create(options.nccl, &store, &loop));
+  const bool on_device =
+      options.cuda != nullptr && options.cuda->device() == options.nccl->device();
+  OCTET_ASSIGN_OR_RETURN(nccl, NcclServer::Create(options.nccl, &store, &loop, on_device));
   return absl::OkStatus();
 }
 

@@ -40,6 +40,7 @@ CudaExpertsInput::CudaExpertsInput(size_t experts, size_t entries, size_t padded
   table = take(experts * sizeof(cuda::ExpertMatrices));
   offsets = take((experts + 1) * sizeof(uint32_t));
   indices = take(entries * sizeof(uint32_t));
+  sources = take(entries * sizeof(uint32_t));
   scales = take(entries * groups * sizeof(float));
   q = take(entries * padded_k);
 }
@@ -135,11 +136,13 @@ absl::Status CudaExperts::Reserve(size_t in_bytes, size_t out_bytes, size_t scra
   return grow(&scratch_, scratch_bytes, false);
 }
 
-void CudaExperts::Fill(absl::Span<const DeviceExpertRows> parts, const CudaExpertsInput& layout) {
+void CudaExperts::Fill(absl::Span<const DeviceExpertRows> parts, bool in_place,
+                       const CudaExpertsInput& layout) {
   auto* in = static_cast<uint8_t*>(host_in_.data);
   auto* table = reinterpret_cast<cuda::ExpertMatrices*>(in + layout.table);
   auto* offsets = reinterpret_cast<uint32_t*>(in + layout.offsets);
   auto* indices = reinterpret_cast<uint32_t*>(in + layout.indices);
+  auto* sources = reinterpret_cast<uint32_t*>(in + layout.sources);
   auto* scales = reinterpret_cast<float*>(in + layout.scales);
   auto* q = reinterpret_cast<int8_t*>(in + layout.q);
   const QuantizedRows& first = *parts[0].input;
@@ -153,28 +156,72 @@ void CudaExperts::Fill(absl::Span<const DeviceExpertRows> parts, const CudaExper
     const QuantizedRows& x = *parts[p].input;
     // The rows travel in the order of the entries.
     for (const uint32_t row : parts[p].rows) {
-      indices[entry] = entry;
-      std::memcpy(q + entry * width, x.q + row * width, width);
-      std::memcpy(scales + entry * groups, x.scales + row * groups, groups * sizeof(float));
+      indices[entry] = in_place ? row : entry;
+      sources[entry] = row;
+      if (!parts[p].on_device) {
+        std::memcpy(q + entry * width, x.q + row * width, width);
+        std::memcpy(scales + entry * groups, x.scales + row * groups, groups * sizeof(float));
+      }
       ++entry;
     }
   }
   offsets[expert] = entry;
 }
 
+int CudaExperts::GatherOnDevice(absl::Span<const DeviceExpertRows> parts,
+                                const CudaExpertsInput& layout) {
+  auto* in = static_cast<uint8_t*>(device_in_.data);
+  const auto* sources = reinterpret_cast<const uint32_t*>(in + layout.sources);
+  size_t entry = 0;
+  int error = 0;
+  for (const DeviceExpertRows& part : parts) {
+    const QuantizedRows& x = *part.input;
+    const size_t count = part.rows.size(), scale_bytes = x.padded_k / x.group * sizeof(float);
+    if (part.on_device) {
+      error = api_.gather_rows(stream_, x.q, x.padded_k, sources + entry, count,
+                               in + layout.q + entry * x.padded_k);
+      if (error == 0) {
+        error = api_.gather_rows(stream_, x.scales, scale_bytes, sources + entry, count,
+                                 in + layout.scales + entry * scale_bytes);
+      }
+    }
+    if (error != 0) return error;
+    entry += count;
+  }
+  return 0;
+}
+
+int CudaExperts::ScatterOnDevice(absl::Span<const DeviceExpertRows> parts, const float* results) {
+  for (const DeviceExpertRows& part : parts) {
+    const size_t floats = part.rows.size() * part.out.cols;
+    if (part.on_device && part.out.data != results) {
+      const int error = api_.copy(stream_, part.out.data, results, floats * sizeof(float));
+      if (error != 0) return error;
+    }
+    results += floats;
+  }
+  return 0;
+}
+
 absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
   OCTET_CHECK(!parts.empty());
   OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
   size_t entries = 0, experts = 0, of_expert = 0, most = 0;
+  bool any_host = false, one_input = true, dense = true;
+  const TensorF32& first_out = parts[0].out;
   for (size_t p = 0; p < parts.size(); ++p) {
     const bool another = p == 0 || parts[p].weights != parts[p - 1].weights;
     experts += another ? 1 : 0;
+    any_host = any_host || !parts[p].on_device;
+    one_input = one_input && parts[p].input == parts[0].input;
+    dense = dense && parts[p].out.data == first_out.data + entries * first_out.cols;
     of_expert = (another ? 0 : of_expert) + parts[p].rows.size();
     most = std::max(most, of_expert);
     entries += parts[p].rows.size();
   }
   OCTET_CHECK_LE(entries, rows_max_);
   if (entries == 0) return absl::OkStatus();
+  const bool in_place = !any_host && one_input;
   const cuda::ExpertMatrices shape = MatricesOf(*parts[0].weights);
   const QuantizedRows& x = *parts[0].input;
   const size_t hidden = shape.down.n, out_bytes = entries * hidden * sizeof(float);
@@ -182,21 +229,25 @@ absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
   OCTET_RETURN_IF_ERROR(
       Reserve(layout.bytes, out_bytes,
               api_.moe_scratch_bytes(shape, static_cast<uint32_t>(experts), entries)));
-  Fill(parts, layout);
+  Fill(parts, in_place, layout);
   auto* in = static_cast<uint8_t*>(device_in_.data);
+  auto* results = static_cast<float*>(!any_host && dense ? first_out.data : device_out_.data);
   const cuda::RowGroups groups{static_cast<uint32_t>(experts),
                                reinterpret_cast<const uint32_t*>(in + layout.offsets),
                                reinterpret_cast<const uint32_t*>(in + layout.indices),
                                static_cast<uint32_t>(most), static_cast<uint32_t>(entries)};
-  int error = api_.copy(stream_, in, host_in_.data, layout.bytes);
+  // The rows themselves come last, so that those on the device need not travel.
+  int error = api_.copy(stream_, in, host_in_.data, any_host ? layout.bytes : layout.scales);
+  if (error == 0 && !in_place) error = GatherOnDevice(parts, layout);
   if (error == 0) {
+    const auto* q = in_place ? x.q : reinterpret_cast<const int8_t*>(in + layout.q);
+    const auto* scales = in_place ? x.scales : reinterpret_cast<const float*>(in + layout.scales);
     error = api_.moe_ffn(stream_, shape,
                          reinterpret_cast<const cuda::ExpertMatrices*>(in + layout.table), groups,
-                         reinterpret_cast<const int8_t*>(in + layout.q),
-                         reinterpret_cast<const float*>(in + layout.scales), scratch_.data,
-                         static_cast<float*>(device_out_.data));
+                         q, scales, scratch_.data, results);
   }
-  if (error == 0) error = api_.copy(stream_, host_out_.data, device_out_.data, out_bytes);
+  if (error == 0) error = ScatterOnDevice(parts, results);
+  if (error == 0 && any_host) error = api_.copy(stream_, host_out_.data, results, out_bytes);
   // Also after an error: what was enqueued before it reads memory that the next call fills again.
   const int ended = api_.synchronize(stream_);
   if (error == 0) error = ended;
@@ -204,7 +255,7 @@ absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
   const auto* result = static_cast<const float*>(host_out_.data);
   for (const DeviceExpertRows& part : parts) {
     for (size_t r = 0; r < part.rows.size(); ++r, result += hidden) {
-      std::memcpy(part.out.row(r), result, hidden * sizeof(float));
+      if (!part.on_device) std::memcpy(part.out.row(r), result, hidden * sizeof(float));
     }
   }
   return absl::OkStatus();

@@ -1,5 +1,5 @@
-// Experts in the memory of a CUDA device, computed there: rows come from the host and return to it.
-// The bits are those of kernels.h's ExpertFfn.
+// Experts in the memory of a CUDA device, computed there: rows come from the host and return to it,
+// or lie on the device and stay there. The bits are those of kernels.h's ExpertFfn.
 #ifndef OCTET_KERNELS_CUDA_EXPERTS_H_
 #define OCTET_KERNELS_CUDA_EXPERTS_H_
 
@@ -26,15 +26,16 @@ struct DeviceExpert {
 // Rows for one expert of a call, and where their results go, row after row.
 struct DeviceExpertRows {
   const ExpertWeights* weights = nullptr;  // of a DeviceExpert
-  const QuantizedRows* input = nullptr;    // on the host
-  absl::Span<const uint32_t> rows;         // of `input`
-  TensorF32 out;                           // on the host, [rows.size(), hidden]
+  const QuantizedRows* input = nullptr;
+  absl::Span<const uint32_t> rows;  // of `input`; on the host
+  TensorF32 out;                    // [rows.size(), hidden], dense where on the device
+  bool on_device = false;           // where `input` and `out` lie
 };
 
 // Where the parts of a call's input lie, on the host and on the device alike.
 struct CudaExpertsInput {
   CudaExpertsInput(size_t experts, size_t entries, size_t padded_k, size_t groups);
-  size_t table, offsets, indices, scales, q;
+  size_t table, offsets, indices, sources, scales, q;
   size_t bytes = 0;
 };
 
@@ -55,9 +56,11 @@ class CudaExperts {
   // Copies host weights to the device. Blocks. RESOURCE_EXHAUSTED where its memory is full.
   absl::StatusOr<DeviceExpert> Upload(absl::Span<const ExpertWeights> layers) const;
   // Computes experts of one layer, whose shapes and formats are equal. Parts of the same expert
-  // that stand next to each other read its weights once. Blocks.
+  // that stand next to each other read its weights once. Rows on the device are not copied where
+  // all are of one input and their results follow one another. Blocks.
   absl::Status Run(absl::Span<const DeviceExpertRows> parts);
 
+  int device() const { return device_; }
   // Memory of the device that nobody uses now; 0 where it does not say.
   uint64_t FreeBytes() const;
   // "NVIDIA H200, 139.8 GiB".
@@ -65,7 +68,12 @@ class CudaExperts {
 
  private:
   CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max);
-  void Fill(absl::Span<const DeviceExpertRows> parts, const CudaExpertsInput& layout);
+  void Fill(absl::Span<const DeviceExpertRows> parts, bool in_place,
+            const CudaExpertsInput& layout);
+  // Puts rows that lie on the device in the order of the entries.
+  int GatherOnDevice(absl::Span<const DeviceExpertRows> parts, const CudaExpertsInput& layout);
+  // Results from the order of the entries to where they belong.
+  int ScatterOnDevice(absl::Span<const DeviceExpertRows> parts, const float* results);
   absl::Status Reserve(size_t in_bytes, size_t out_bytes, size_t scratch_bytes);
 
   const cuda::CudaApi& api_;

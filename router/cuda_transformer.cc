@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <utility>
 
@@ -51,6 +52,7 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
   }
   out->local_ = !options.experts.empty();
   out->on_failed_ = options.on_failed;
+  out->rows_stay_ = options.rows_stay;
   if (out->local_) OCTET_RETURN_IF_ERROR(CheckReplies(model.wire_formats));
   const size_t layer_bytes =
       KvBlockLayerBytes(options.kv_dtype, model.config.kv_heads, model.config.head_dim);
@@ -108,7 +110,8 @@ absl::Status CudaTransformer::AllocateHost(const cuda::CudaApi& api) {
   };
   const size_t q = take(rows * width), s = take(rows * scales * sizeof(float)),
                normed = take(rows * config_.hidden * sizeof(float)),
-               chosen = take(entries * sizeof(uint32_t)), weights = take(entries * sizeof(float));
+               chosen = take(entries * sizeof(uint32_t)), weights = take(entries * sizeof(float)),
+               slots = take(entries * sizeof(uint32_t));
   rows_memory_.api = replies_memory_.api = &api;
   OCTET_RETURN_IF_ERROR(
       CudaStatus(api, api.allocate_host(bytes, &rows_memory_.data), "page-locked memory for rows"));
@@ -121,14 +124,12 @@ absl::Status CudaTransformer::AllocateHost(const cuda::CudaApi& api) {
   host_normed_ = reinterpret_cast<float*>(memory + normed);
   host_chosen_ = reinterpret_cast<uint32_t*>(memory + chosen);
   host_weights_ = reinterpret_cast<float*>(memory + weights);
+  host_slots_ = reinterpret_cast<uint32_t*>(memory + slots);
   OCTET_ASSIGN_OR_RETURN(replies_, AllocateCuda(api, reply_bytes, "replies"));
   OCTET_ASSIGN_OR_RETURN(slots_, AllocateCuda(api, entries * sizeof(uint32_t), "slots"));
-  std::vector<uint32_t> identity(entries);
-  std::iota(identity.begin(), identity.end(), 0u);
-  int error = api.copy(nullptr, slots_.get(), identity.data(), entries * sizeof(uint32_t));
-  if (error == 0) error = api.synchronize(nullptr);
   reply_rows_.reserve(entries);
-  return CudaStatus(api, error, "preparing a step");
+  by_address_.reserve(entries);
+  return absl::OkStatus();
 }
 
 absl::Status CudaTransformer::Forward(const Batch& batch, size_t micro_batches,
@@ -153,41 +154,90 @@ absl::Status CudaTransformer::Compute(const Batch& batch, MonotonicTime give_up)
   return absl::OkStatus();
 }
 
-absl::Status CudaTransformer::RemoteExperts(const Batch& batch, LayerId layer,
-                                            MonotonicTime give_up) {
+absl::StatusOr<WireRows> CudaTransformer::TakeRows(size_t rows, LayerId layer) {
   const cuda::CudaApi& api = step_->api();
   const cuda::Stream stream = step_->stream();
-  const size_t rows = batch.rows(), entries = rows * config_.top_k;
+  const size_t entries = rows * config_.top_k;
   WireRows wire;
   wire.format = wire_formats_[layer.value()];
   wire.rows = rows;
+  const size_t width = wire.format.padded_hidden(), groups = wire.format.groups();
   int error = 0;
   const auto fetch = [&](void* to, const void* from, size_t bytes) {
     if (error == 0) error = api.copy(stream, to, from, bytes);
   };
-  if (wire.format.is_integer()) {
-    const size_t width = wire.format.padded_hidden(), groups = wire.format.groups();
+  if (rows_stay_) {
+    wire.device = {DeviceKind::kCuda, model_->device};
+    if (wire.format.is_integer()) {
+      // Links only read them.
+      wire.q = {rows, width, wire.format.activation_group, const_cast<int8_t*>(step_->wire_q()),
+                const_cast<float*>(step_->wire_scales())};
+    } else {
+      wire.f32 = ConstTensorF32(step_->normed(), rows, config_.hidden, config_.hidden);
+    }
+  } else if (wire.format.is_integer()) {
     wire.q = {rows, width, wire.format.activation_group, host_q_, host_scales_};
     fetch(host_q_, step_->wire_q(), rows * width);
     fetch(host_scales_, step_->wire_scales(), rows * groups * sizeof(float));
   } else {
-    wire.f32 = ConstTensorF32(host_normed_, rows, config_.hidden);
+    wire.f32 = ConstTensorF32(host_normed_, rows, config_.hidden, config_.hidden);
     fetch(host_normed_, step_->normed(), rows * config_.hidden * sizeof(float));
   }
   fetch(host_chosen_, step_->chosen(), entries * sizeof(uint32_t));
   fetch(host_weights_, step_->weights(), entries * sizeof(float));
   if (error == 0) error = api.synchronize(stream);
+  being_read_.clear();
   OCTET_RETURN_IF_ERROR(CudaStatus(api, error, "taking rows to the experts"));
-  const TopK choice{rows, config_.top_k, host_chosen_, host_weights_};
+  return wire;
+}
+
+absl::Status CudaTransformer::BringReplies(const std::vector<DeviceReply>& on_device) {
+  const cuda::CudaApi& api = step_->api();
+  const cuda::Stream stream = step_->stream();
+  const size_t entries = reply_rows_.size(), hidden = config_.hidden;
+  auto* staged = static_cast<float*>(replies_memory_.data);
+  auto* replies = reinterpret_cast<float*>(replies_.get());
+  // In the order of their addresses they are a few runs, one or more a reply.
+  by_address_.resize(entries);
+  std::iota(by_address_.begin(), by_address_.end(), 0u);
+  std::sort(by_address_.begin(), by_address_.end(), [this](uint32_t a, uint32_t b) {
+    return std::less<>()(reply_rows_[a], reply_rows_[b]);
+  });
+  const auto is_on_device = [&](const float* row) {
+    return std::any_of(on_device.begin(), on_device.end(), [row](const DeviceReply& reply) {
+      return !std::less<>()(row, reply.rows) && std::less<>()(row, reply.rows + reply.floats);
+    });
+  };
+  int error = 0;
+  for (size_t begin = 0; begin < entries && error == 0;) {
+    const float* const from = reply_rows_[by_address_[begin]];
+    size_t end = begin + 1;
+    while (end < entries && reply_rows_[by_address_[end]] == from + (end - begin) * hidden) ++end;
+    for (size_t i = begin; i < end; ++i) host_slots_[by_address_[i]] = static_cast<uint32_t>(i);
+    const size_t bytes = (end - begin) * hidden * sizeof(float);
+    const float* source = from;
+    if (!is_on_device(from)) {
+      std::memcpy(staged + begin * hidden, from, bytes);
+      source = staged + begin * hidden;
+    }
+    error = api.copy(stream, replies + begin * hidden, source, bytes);
+    begin = end;
+  }
+  if (error == 0) {
+    error = api.copy(stream, slots_.get(), host_slots_, entries * sizeof(uint32_t));
+  }
+  return CudaStatus(api, error, "bringing replies back");
+}
+
+absl::Status CudaTransformer::RemoteExperts(const Batch& batch, LayerId layer,
+                                            MonotonicTime give_up) {
+  OCTET_ASSIGN_OR_RETURN(const WireRows wire, TakeRows(batch.rows(), layer));
+  const TopK choice{wire.rows, config_.top_k, host_chosen_, host_weights_};
   const auto handle = dispatcher_->Dispatch(batch.step, 0, layer, batch.prefill, wire, choice);
   OCTET_RETURN_IF_ERROR(dispatcher_->Combine(*handle, give_up, &reply_rows_));
   OCTET_RETURN_IF_ERROR(step_->UseDevice());
-  auto* replies = static_cast<float*>(replies_memory_.data);
-  for (size_t i = 0; i < entries; ++i) {
-    std::memcpy(replies + i * config_.hidden, reply_rows_[i], config_.hidden * sizeof(float));
-  }
-  error = api.copy(stream, replies_.get(), replies, entries * config_.hidden * sizeof(float));
-  OCTET_RETURN_IF_ERROR(CudaStatus(api, error, "bringing replies back"));
+  being_read_ = handle->device_replies();
+  OCTET_RETURN_IF_ERROR(BringReplies(being_read_));
   return step_->Combine(reinterpret_cast<const uint32_t*>(slots_.get()),
                         reinterpret_cast<const float*>(replies_.get()));
 }

@@ -23,6 +23,8 @@ struct CudaTransformerOptions {
   uint64_t kv_cache_bytes = 0;
   // Experts that lie on the device too; empty: the dispatcher takes rows to theirs.
   absl::Span<const MappedExpert> experts;
+  // The dispatcher's links take rows from this device and bring f32 replies to it.
+  bool rows_stay = false;
   // Hears, on the thread that steps, of a device that failed for good; may be null.
   std::function<void(const absl::Status&)> on_failed;
 };
@@ -57,13 +59,17 @@ class CudaTransformer final : public ForwardPass {
   void Note(const absl::Status& status) const;
   // One layer's experts through the dispatcher.
   absl::Status RemoteExperts(const Batch& batch, LayerId layer, MonotonicTime give_up);
+  // The step's rows as they travel; what of them is needed on the host is copied there. Waits.
+  absl::StatusOr<WireRows> TakeRows(size_t rows, LayerId layer);
+  // Enqueues replies_, and slots_ that say where in it each of reply_rows_ is.
+  absl::Status BringReplies(const std::vector<DeviceReply>& on_device);
 
   const ModelConfig config_;
   const std::vector<WireFormat> wire_formats_;
   TokenDispatcher* const dispatcher_;
   const ExecContext ctx_;
   const TransformerLimits limits_;
-  bool local_ = false;
+  bool local_ = false, rows_stay_ = false;
   size_t kv_blocks_ = 0;
   std::shared_ptr<uint8_t> cache_;
   std::unique_ptr<CudaModel> model_;
@@ -81,9 +87,12 @@ class CudaTransformer final : public ForwardPass {
   HostMemory rows_memory_, replies_memory_;
   int8_t* host_q_ = nullptr;
   float *host_scales_ = nullptr, *host_normed_ = nullptr, *host_weights_ = nullptr;
-  uint32_t* host_chosen_ = nullptr;
+  uint32_t *host_chosen_ = nullptr, *host_slots_ = nullptr;
   std::shared_ptr<uint8_t> replies_, slots_;
   std::vector<const float*> reply_rows_;
+  std::vector<uint32_t> by_address_;  // of reply_rows_
+  // What was enqueued reads them until the next wait.
+  std::vector<DeviceReply> being_read_;
 };
 
 }  // namespace octet

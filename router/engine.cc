@@ -199,6 +199,7 @@ absl::StatusOr<size_t> Engine::Impl::MakeCudaTransformer(const TransformerModel&
   cuda.kv_dtype = options.kv_dtype;
   cuda.kv_cache_bytes = options.kv_cache_bytes;
   cuda.on_failed = options.on_device_failed;
+  cuda.rows_stay = options.links_device == options.device.index;
   if (options.device_experts != nullptr) cuda.experts = *options.device_experts;
   OCTET_ASSIGN_OR_RETURN(auto made, CudaTransformer::Create(model, dispatcher, ctx, cuda));
   const size_t blocks = made->kv_blocks();

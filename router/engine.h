@@ -52,6 +52,9 @@ struct EngineOptions {
   // dispatcher's are. Only read by Start.
   DeviceChoice device;
   const std::vector<MappedExpert>* device_experts = nullptr;
+  // The CUDA device from which the dispatcher's links take rows and to which they bring replies, so
+  // that a router that computes there copies neither to the host; -1: they are on the host.
+  int links_device = -1;
   // Hears, on the engine's thread, of a device that failed for good; may be null.
   std::function<void(const absl::Status&)> on_device_failed;
   // Told what the gates choose, where set; outlives the engine.

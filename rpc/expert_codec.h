@@ -49,6 +49,7 @@ struct DispatchView {
   absl::Span<char> rows;
   absl::Span<const Group> groups;
   uint32_t checksum = 0;
+  bool checked = true;  // false: `rows` have no checksum, and may lie on a device
 };
 // `groups` gets the memory of the view's groups.
 DispatchView ViewOf(octet::v1::Dispatch& dispatch, std::vector<DispatchView::Group>* groups);
@@ -56,7 +57,7 @@ DispatchView ViewOf(octet::v1::Dispatch& dispatch, std::vector<DispatchView::Gro
 // INVALID_ARGUMENT, naming the field, unless: a key is present and its layer exists; 1 to
 // kDispatchRowsMax rows; `rows` has exactly row_count times the row bytes of the layer; experts are
 // strictly ascending and exist, each with at least one row, row indices strictly ascending and in
-// range, and every row used; the checksum fits.
+// range, and every row used; the checksum fits, where there is one.
 absl::Status ValidateDispatch(const DispatchView& dispatch, const DispatchShape& shape);
 
 // DATA_LOSS unless the reply has exactly `rows` rows of `format` and a checksum that fits. The

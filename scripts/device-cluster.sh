@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # A cluster whose workers compute on a GPU and on the CPU, and a router on either: the text must be
 # that of the CPU alone, also when a GPU worker is killed while it answers.
-#   scripts/device-cluster.sh OCTET [MODEL]     # OCTET: the program; default model: models/tiny
+#   scripts/device-cluster.sh OCTET [TRANSPORT [MODEL]]     # OCTET: the program
+# TRANSPORT is octet's --transport, auto by default; MODEL by default models/tiny.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 octet=$1
-model=${2:-models/tiny}
+transport=${2:-auto}
+model=${3:-models/tiny}
 work=$(mktemp -d)
 pids=()
 # shellcheck disable=SC2317 # the trap calls it
@@ -43,11 +45,14 @@ compare() {
     failed=1
   fi
 }
+# NCCL between processes of one host, which share its GPU: it would refuse two ranks on one.
+export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo} NCCL_IB_DISABLE=${NCCL_IB_DISABLE:-1}
+export NCCL_NVLS_ENABLE=${NCCL_NVLS_ENABLE:-0} NCCL_RAS_ENABLE=${NCCL_RAS_ENABLE:-0}
 # background NAME ARGS...: a role with its log.
 background() {
   local name=$1
   shift
-  "$octet" "$@" >"$work/$name.log" 2>&1 &
+  NCCL_HOSTID=octet-$name "$octet" "$@" >"$work/$name.log" 2>&1 &
   pids+=($!)
 }
 await() {
@@ -81,13 +86,13 @@ answer "$work/gpu" --model "$model" --device cuda
 compare "router and experts on the GPU, one process" "$work/gpu"
 
 background coordinator coordinator --listen 127.0.0.1:7510 --expected-workers 2 --replication 2
-background gpu worker --model "$model" --listen 127.0.0.1:7512 --coordinator 127.0.0.1:7510 --device cuda
+background gpu worker --model "$model" --listen 127.0.0.1:7512 --coordinator 127.0.0.1:7510 --transport "$transport" --device cuda
 gpu_pid=${pids[-1]}
-background cpu worker --model "$model" --listen 127.0.0.1:7513 --coordinator 127.0.0.1:7510 --device cpu
+background cpu worker --model "$model" --listen 127.0.0.1:7513 --coordinator 127.0.0.1:7510 --transport "$transport" --device cpu
 await gpu "] serving"
 await cpu "] serving"
-background router router --model "$model" --listen 127.0.0.1:7511 --coordinator 127.0.0.1:7510 --device cpu
-background gpurouter router --model "$model" --listen 127.0.0.1:7514 --coordinator 127.0.0.1:7510 --device cuda
+background router router --model "$model" --listen 127.0.0.1:7511 --coordinator 127.0.0.1:7510 --transport "$transport" --device cpu
+background gpurouter router --model "$model" --listen 127.0.0.1:7514 --coordinator 127.0.0.1:7510 --transport "$transport" --device cuda
 await router "listening on"
 await gpurouter "listening on"
 ready 127.0.0.1:7511

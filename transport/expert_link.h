@@ -34,12 +34,21 @@ struct ExpertDispatch {
   std::shared_ptr<ReplyPool> pool;
 };
 
+// Reply rows on a device, as long as `memory` lives.
+struct DeviceReply {
+  std::shared_ptr<const void> memory;
+  const float* rows = nullptr;
+  size_t floats = 0;
+};
+
 // Reply rows are f32, [sum of group sizes][hidden], in the order of share->groups, already widened
 // from the wire's reply type (so that bf16 rounding is the same on every path).
 struct ExpertReply {
   DispatchKey key;
   absl::Status status;
   std::vector<float> rows;
+  // Instead of `rows`, where the dispatch's lie on a device and replies travel as f32.
+  DeviceReply device;
   uint64_t compute_ns = 0;
   uint64_t queue_ns = 0;
   // When the worker had it ready or, where the link can't know that, when it arrived, by

@@ -32,8 +32,9 @@ struct SentDispatch {
   MonotonicTime started;
   Duration late_after;
   uint32_t hedge_of = kNotAHedge;
-  bool left = false;  // its worker is no longer in the placement
-  std::vector<float> reply;
+  bool left = false;         // its worker is no longer in the placement
+  std::vector<float> reply;  // or
+  DeviceReply device;
 
   // So late that a reply can hardly be expected.
   bool Hopeless(MonotonicTime now) const {

@@ -37,12 +37,14 @@ class TestAsker {
     return d;
   }
   // Sends and waits for the callback.
-  ExpertReply Ask(ExpertLink& link, uint32_t attempt) {
-    Send(link, attempt);
+  ExpertReply Ask(ExpertLink& link, uint32_t attempt) { return Ask(link, Make(attempt)); }
+  ExpertReply Ask(ExpertLink& link, const ExpertDispatch& dispatch) {
+    Send(link, dispatch);
     return Wait(&link);
   }
-  void Send(ExpertLink& link, uint32_t attempt) {
-    link.Send(Make(attempt), [this](ExpertReply reply) {
+  void Send(ExpertLink& link, uint32_t attempt) { Send(link, Make(attempt)); }
+  void Send(ExpertLink& link, const ExpertDispatch& dispatch) {
+    link.Send(dispatch, [this](ExpertReply reply) {
       MutexLock lock(mu_);
       replies_.push_back(std::move(reply));
       changed_.NotifyAll();

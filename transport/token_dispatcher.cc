@@ -360,9 +360,10 @@ void TokenDispatcher::Impl::OnReply(uint32_t serial, ExpertReply reply) {
   for (const ExpertGroup& group : h.sent[where.attempt].share.groups) {
     expected += group.rows.size() * h.head.rows.format.hidden;
   }
-  if (reply.status.ok() && reply.rows.size() != expected) {
+  const size_t floats = reply.device.rows != nullptr ? reply.device.floats : reply.rows.size();
+  if (reply.status.ok() && floats != expected) {
     reply.status = absl::DataLossError(
-        absl::StrCat("the reply has ", reply.rows.size(), " values instead of ", expected));
+        absl::StrCat("the reply has ", floats, " values instead of ", expected));
   }
   if (reply.status.ok()) {
     OnSuccess(h, where.attempt, std::move(reply), now);
@@ -380,9 +381,10 @@ void TokenDispatcher::Impl::OnSuccess(DispatchHandle::Impl& h, uint32_t attempt,
       reply.ready.ns == 0 ? now : std::clamp(reply.ready, sent.started, now);
   worker.latency.Add(sent.share.rows.size(), ready - sent.started);
   sent.reply = std::move(reply.rows);
+  sent.device = std::move(reply.device);
   const std::vector<uint32_t> completed = h.tracker.Succeed(attempt);
   const size_t hidden = h.head.rows.format.hidden;
-  const float* row = sent.reply.data();
+  const float* row = sent.device.rows != nullptr ? sent.device.rows : sent.reply.data();
   for (const ExpertGroup& group : sent.share.groups) {
     const bool first = std::any_of(completed.begin(), completed.end(), [&](uint32_t g) {
       return h.groups[g].slot_index.front() == group.slot_index.front();
@@ -570,6 +572,14 @@ DispatcherStats TokenDispatcher::stats() const {
 }
 
 DispatchHandle::DispatchHandle(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+std::vector<DeviceReply> DispatchHandle::device_replies() const {
+  std::vector<DeviceReply> replies;
+  for (const SentDispatch& sent : impl_->sent) {
+    if (sent.device.rows != nullptr) replies.push_back(sent.device);
+  }
+  return replies;
+}
 
 DispatchHandle::~DispatchHandle() {
   TokenDispatcher::Impl& owner = *impl_->owner;

@@ -62,6 +62,8 @@ class DispatchHandle {
   ~DispatchHandle();
   DispatchHandle(const DispatchHandle&) = delete;
   DispatchHandle& operator=(const DispatchHandle&) = delete;
+  // Those replies that lie on a device; what Combine points at there is within them.
+  std::vector<DeviceReply> device_replies() const;
 
  private:
   friend class TokenDispatcher;

@@ -14,6 +14,8 @@ namespace octet {
 // One step's rows of one layer, not owned. Exactly one of `f32` and `q` is set, as `format` says.
 struct WireRows {
   WireFormat format;
+  // Where the rows lie: on a GPU only where all links take them from there (NcclLink).
+  Device device;
   size_t rows = 0;
   ConstTensorF32 f32;
   QuantizedRows q;

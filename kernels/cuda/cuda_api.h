@@ -19,7 +19,7 @@
 namespace octet::cuda {
 
 // Raised whenever anything in this header changes: the two sides must be of one build.
-inline constexpr uint32_t kCudaApiVersion = 2;
+inline constexpr uint32_t kCudaApiVersion = 3;
 
 using Stream = void*;  // cudaStream_t
 using Graph = void*;   // cudaGraphExec_t
@@ -229,6 +229,9 @@ struct CudaApi {
   int (*rms_norm)(Stream stream, const float* x, size_t rows, size_t cols, const float* weight,
                   float eps, float* y);
   int (*add_rows)(Stream stream, const float* x, size_t count, float* y);
+  // to[i] = row rows[i] of `from`, dense rows of `row_bytes` bytes, a multiple of 4.
+  int (*gather_rows)(Stream stream, const void* from, size_t row_bytes, const uint32_t* rows,
+                     size_t count, void* to);
   // y = table row ids[r]; the table in the device's layout.
   int (*embed_rows)(Stream stream, const Matrix& table, const int32_t* ids, size_t rows, float* y);
   // Rotates `heads` heads of every row in place, at the position of each row.

@@ -116,6 +116,31 @@ int AddRows(Stream stream, const float* x, size_t count, float* y) {
   return LaunchError();
 }
 
+// ---- Rows on their way to experts elsewhere ----
+
+// A block a row, in words of 4 or 16 bytes.
+template <typename Word>
+__global__ void GatherKernel(const Word* from, size_t words, const uint32_t* rows, Word* to) {
+  const Word* source = from + rows[blockIdx.x] * words;
+  Word* target = to + blockIdx.x * words;
+  for (size_t i = threadIdx.x; i < words; i += kThreads) target[i] = source[i];
+}
+
+int GatherRows(Stream stream, const void* from, size_t row_bytes, const uint32_t* rows,
+               size_t count, void* to) {
+  if (row_bytes % 4 != 0) return cudaErrorInvalidValue;
+  if (count == 0 || row_bytes == 0) return 0;
+  const auto blocks = static_cast<unsigned>(count);
+  if (row_bytes % 16 == 0 && Aligned16(from) && Aligned16(to)) {
+    GatherKernel<<<blocks, kThreads, 0, StreamOf(stream)>>>(
+        static_cast<const uint4*>(from), row_bytes / 16, rows, static_cast<uint4*>(to));
+  } else {
+    GatherKernel<<<blocks, kThreads, 0, StreamOf(stream)>>>(
+        static_cast<const uint32_t*>(from), row_bytes / 4, rows, static_cast<uint32_t*>(to));
+  }
+  return LaunchError();
+}
+
 // ---- Rotary embeddings ----
 
 // One thread a pair; a block has pairs of one row.
@@ -400,6 +425,7 @@ int QuantizeRows(Stream stream, const float* x, size_t rows, size_t k, size_t st
 void AddRowKernels(CudaApi* api) {
   api->rms_norm = RmsNorm;
   api->add_rows = AddRows;
+  api->gather_rows = GatherRows;
   api->apply_rope = ApplyRope;
   api->choose_linear = ChooseLinear;
   api->choose_attention = ChooseAttention;

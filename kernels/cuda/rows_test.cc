@@ -67,6 +67,31 @@ TEST(CudaRowsTest, AddRows) {
   }
 }
 
+TEST(CudaRowsTest, GatherTakesRowsInAnyOrder) {
+  OCTET_NEEDS_CUDA();
+  for (const size_t words : {1u, 3u, 4u, 33u, 1024u, 4100u}) {
+    for (const size_t count : {1u, 2u, 77u}) {
+      SCOPED_TRACE(testing::Message() << count << " rows of " << words);
+      std::vector<uint32_t> from(50 * words), rows(count), want;
+      std::iota(from.begin(), from.end(), 7u);
+      std::mt19937 rng(static_cast<uint32_t>(words));
+      for (uint32_t& row : rows) {
+        row = static_cast<uint32_t>(rng() % 50);
+        want.insert(want.end(), from.begin() + static_cast<ptrdiff_t>(row * words),
+                    from.begin() + static_cast<ptrdiff_t>((row + 1) * words));
+      }
+      const DeviceArray<uint32_t> device_from(from), device_rows(rows), to(count * words + 1);
+      Ok(Api().gather_rows(nullptr, device_from.data(), 4 * words, device_rows.data(), count,
+                           to.data()));
+      std::vector<uint32_t> got = to.Get();
+      EXPECT_EQ(got.back(), 0xffffffffu) << "written past the rows";
+      got.pop_back();
+      EXPECT_EQ(got, want);
+    }
+  }
+  EXPECT_NE(Api().gather_rows(nullptr, nullptr, 6, nullptr, 1, nullptr), 0);
+}
+
 TEST(CudaRowsTest, RopeTurnsEachRowAtItsPosition) {
   OCTET_NEEDS_CUDA();
   Host host;

@@ -91,8 +91,10 @@ absl::Status RouterServer::Impl::StartEngine() {
                                            dispatch.router, dispatch.incarnation, options.nccl}));
   dispatch.doorbell = links.doorbell;
   dispatcher = std::make_unique<TokenDispatcher>(dispatch, std::move(links.factory), clock);
+  EngineOptions engine_options = options.engine;
+  if (options.nccl != nullptr) engine_options.links_device = options.nccl->device();
   OCTET_ASSIGN_OR_RETURN(engine, Engine::Start(package, std::move(weights), tokenizer,
-                                               dispatcher.get(), clock, options.engine));
+                                               dispatcher.get(), clock, engine_options));
   ModelIdentity identity{package->config(), package->name(), engine->compute_digest(),
                          engine->context_max()};
   inference = std::make_unique<InferenceService>(

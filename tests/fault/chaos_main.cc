@@ -69,7 +69,7 @@ int Main(int argc, char** argv) {
   app.add_option("--model", options.model, "Packed directory; default: the embedded model");
   app.add_option("--next-model", options.next_model,
                  "Packed directory of the version that upgrade moves to");
-  app.add_option("--transport", options.transport)->check(CLI::IsMember({"grpc", "shm"}));
+  app.add_option("--transport", options.transport)->check(CLI::IsMember({"grpc", "shm", "nccl"}));
   app.add_option("--rounds", options.rounds, "Faults")->check(CLI::Range(1, 100'000));
   app.add_option("--seed", options.seed, "Of victims and moments");
   app.add_option("--workers", options.workers)->check(CLI::Range(2, 64));

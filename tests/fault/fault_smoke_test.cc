@@ -1,5 +1,9 @@
 // A few faults of each kind on a real cluster: no request fails and no token changes. Gaps are
-// bounded generously here; octet_chaos and scripts/chaos.sh measure them.
+// bounded generously here; octet_chaos and scripts/chaos.sh measure them. Over NCCL all processes
+// have a GPU, or a fake of one (kernels/fake_gpu): fault_smoke_test_fake_gpu.
+#include <cstdlib>
+#include <string>
+
 #include "gtest/gtest.h"
 #include "tests/fault/scenarios.h"
 #include "tests/integration/local_cluster.h"
@@ -13,6 +17,9 @@ constexpr double kGapMsMax = 5'000;
 class FaultSmokeTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
+    if (nccl() && std::getenv("OCTET_NCCL_LIBRARY") == nullptr) {
+      GTEST_SKIP() << "fault_smoke_test_fake_gpu runs it";
+    }
     options_.model = PackTestModel(directory_.path(), {"--experts", "int4", "--group", "64"});
     options_.transport = GetParam();
     options_.workers = 4;
@@ -31,11 +38,13 @@ class FaultSmokeTest : public testing::TestWithParam<const char*> {
     EXPECT_LT(result->disturbed.max, kGapMsMax);
   }
 
+  static bool nccl() { return std::string(GetParam()) == "nccl"; }
+
   const TemporaryDirectory directory_;
   ChaosOptions options_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Kinds, FaultSmokeTest, testing::Values("grpc", "shm"),
+INSTANTIATE_TEST_SUITE_P(Kinds, FaultSmokeTest, testing::Values("grpc", "shm", "nccl"),
                          [](const auto& param) { return std::string(param.param); });
 
 TEST_P(FaultSmokeTest, KilledWorkers) { ExpectUnharmed(KillWorkers(options_)); }
@@ -59,12 +68,14 @@ TEST_P(FaultSmokeTest, RollingUpgradesToAnotherVersionAndBack) {
   EXPECT_EQ(result->load.answers.size(), 2u) << "no stream moved";
 }
 TEST_P(FaultSmokeTest, DamagedWeightsThatEveryProductIsCheckedFor) {
+  if (nccl()) GTEST_SKIP() << "experts on a GPU are not checked";
   options_.verify = true;
   options_.workers = 2;
   options_.rounds = 1;
   ExpectUnharmed(DamageWeights(options_));
 }
 TEST_P(FaultSmokeTest, DamagedWeightsThatTheScrubberFinds) {
+  if (nccl()) GTEST_SKIP() << "experts on a GPU are copies";
   options_.workers = 2;
   options_.rounds = 1;
   const auto result = DamageWeights(options_);
@@ -74,12 +85,12 @@ TEST_P(FaultSmokeTest, DamagedWeightsThatTheScrubberFinds) {
   EXPECT_EQ(result->load.failed, result->load.data_loss) << result->load.first_error;
 }
 TEST_P(FaultSmokeTest, MessagesThatAreDamagedDoubledAndLate) {
-  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no messages on a wire";
+  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "the proxy knows gRPC's messages";
   options_.rounds = 5;
   ExpectUnharmed(SpoilMessages(options_));
 }
 TEST_P(FaultSmokeTest, NetworksThatDropOneWayOrBoth) {
-  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "shared memory has no network";
+  if (std::string(GetParam()) != "grpc") GTEST_SKIP() << "partitions cut gRPC";
   options_.rounds = 3;
   const auto result = PartitionWorkers(options_);
   if (absl::IsUnimplemented(result.status())) {

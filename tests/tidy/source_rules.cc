@@ -175,8 +175,8 @@ std::vector<Finding> CheckIncludes(const std::string& path, std::string_view tex
       add("no gRPC or protobuf type may appear here");
     }
     if (IsGpuHeader(include.path) && !StartsWith(path, "kernels/cuda/") &&
-        !StartsWith(path, "transport/nccl")) {
-      add("CUDA and NCCL types stay in kernels/cuda and transport/nccl");
+        !StartsWith(path, "kernels/fake_gpu") && !StartsWith(path, "transport/nccl")) {
+      add("CUDA and NCCL types stay in kernels/cuda, kernels/fake_gpu and transport/nccl");
     }
     if (StartsWith(include.path, "../") || StartsWith(include.path, "./")) {
       add("write the path from the repository root");

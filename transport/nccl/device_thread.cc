@@ -23,7 +23,11 @@ constexpr Duration kPauseMax = Duration::Millis(1);
 
 struct NcclDeviceThread::Impl {
   Impl(NcclApi* a, const NcclDeviceOptions& o, const Clock* c)
-      : api(a), options(o), clock(c), pool(RowPool::Create(a, o.device, o.host_memory)) {}
+      : api(a),
+        options(o),
+        clock(c),
+        pool(RowPool::Create(a, o.device, /*host_memory=*/true)),
+        device_pool(RowPool::Create(a, o.device, /*host_memory=*/false)) {}
 
   void Main(std::promise<absl::Status> started);
   // True when something moved or ran.
@@ -33,7 +37,7 @@ struct NcclDeviceThread::Impl {
   NcclApi* const api;
   const NcclDeviceOptions options;
   const Clock* const clock;
-  const std::shared_ptr<RowPool> pool;
+  const std::shared_ptr<RowPool> pool, device_pool;
   std::vector<std::shared_ptr<NcclPair>> pairs;  // the thread's
 
   Mutex mu;
@@ -136,7 +140,9 @@ NcclDeviceThread::~NcclDeviceThread() {
 }
 
 NcclApi* NcclDeviceThread::api() const { return impl_->api; }
+int NcclDeviceThread::device() const { return impl_->options.device; }
 const std::shared_ptr<RowPool>& NcclDeviceThread::pool() const { return impl_->pool; }
+const std::shared_ptr<RowPool>& NcclDeviceThread::device_pool() const { return impl_->device_pool; }
 
 const NcclDeadlines& NcclDeviceThread::deadlines() const { return impl_->options.deadlines; }
 

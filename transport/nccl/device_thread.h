@@ -17,8 +17,6 @@ namespace octet {
 
 struct NcclDeviceOptions {
   int device = 0;
-  // Whoever computes with the rows does so on the host (row_pool.h).
-  bool host_memory = true;
   NcclDeadlines deadlines;  // of the links' and servers' pairs
 };
 
@@ -36,8 +34,11 @@ class NcclDeviceThread {
   NcclDeviceThread& operator=(const NcclDeviceThread&) = delete;
 
   NcclApi* api() const;
-  // Memory for the rows of all pairs.
+  int device() const;
+  // Memory for the rows of all pairs that the host computes with.
   const std::shared_ptr<RowPool>& pool() const;
+  // For those that the device computes with: without host memory.
+  const std::shared_ptr<RowPool>& device_pool() const;
   const NcclDeadlines& deadlines() const;
 
   // Runs `task` on the thread, in the order of the calls.

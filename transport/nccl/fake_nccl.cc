@@ -297,6 +297,11 @@ bool FakeNccl::Advance(Op* op) {
     case Kind::kCopy:
       std::memmove(op->to, op->from, op->bytes);
       return true;
+    case Kind::kGather:
+      for (size_t i = 0; i < op->count; ++i) {
+        std::memcpy(op->to + i * op->bytes, op->from + op->rows[i] * op->bytes, op->bytes);
+      }
+      return true;
     case Kind::kMark:
       op->mark->value = op->value;
       return true;
@@ -412,6 +417,21 @@ absl::Status FakeNccl::Copy(NcclStream stream, void* to, const void* from, size_
   op.to = static_cast<uint8_t*>(to);
   op.from = static_cast<const uint8_t*>(from);
   op.bytes = bytes;
+  streams_[stream]->ops.push_back(op);
+  return absl::OkStatus();
+}
+
+absl::Status FakeNccl::GatherRows(NcclStream stream, const void* from, size_t row_bytes,
+                                  const uint32_t* rows, size_t count, void* to) {
+  MutexLock lock(mu_);
+  Rule(row_bytes % 4 == 0);
+  Op op;
+  op.kind = Kind::kGather;
+  op.to = static_cast<uint8_t*>(to);
+  op.from = static_cast<const uint8_t*>(from);
+  op.bytes = row_bytes;
+  op.rows = rows;
+  op.count = count;
   streams_[stream]->ops.push_back(op);
   return absl::OkStatus();
 }

@@ -79,6 +79,8 @@ class FakeNccl final : public NcclApi {
   absl::StatusOr<NcclStream> CreateStream() override;
   void DestroyStream(NcclStream stream) override;
   absl::Status Copy(NcclStream stream, void* to, const void* from, size_t bytes) override;
+  absl::Status GatherRows(NcclStream stream, const void* from, size_t row_bytes,
+                          const uint32_t* rows, size_t count, void* to) override;
   absl::Status Synchronize(NcclStream stream) override;
   absl::StatusOr<NcclMark> CreateMark() override;
   void DestroyMark(NcclMark mark) override;
@@ -89,12 +91,14 @@ class FakeNccl final : public NcclApi {
   struct Comm;
   struct Stream;
   struct Mark;
-  enum class Kind { kCopy, kMark, kSend, kRecv };
+  enum class Kind { kCopy, kGather, kMark, kSend, kRecv };
   struct Op {
     Kind kind = Kind::kCopy;
     uint8_t* to = nullptr;
     const uint8_t* from = nullptr;
-    size_t bytes = 0;
+    size_t bytes = 0;                // of a gathering: of a row
+    const uint32_t* rows = nullptr;  // of a gathering, so many:
+    size_t count = 0;
     Mark* mark = nullptr;
     uint32_t value = 0;
     Comm* comm = nullptr;

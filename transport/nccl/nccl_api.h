@@ -71,6 +71,10 @@ class NcclApi {
   virtual void DestroyStream(NcclStream stream) = 0;
   // Any direction; enqueued.
   virtual absl::Status Copy(NcclStream stream, void* to, const void* from, size_t bytes) = 0;
+  // to[i] = row rows[i] of `from`, dense rows of `row_bytes` bytes, a multiple of 4; all on the
+  // device. Enqueued.
+  virtual absl::Status GatherRows(NcclStream stream, const void* from, size_t row_bytes,
+                                  const uint32_t* rows, size_t count, void* to) = 0;
   // Waits for all that is on the stream.
   virtual absl::Status Synchronize(NcclStream stream) = 0;
   // A mark, made anew on a stream at rest, takes the values 1, 2, 3 ... when its stream gets to

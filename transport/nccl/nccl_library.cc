@@ -176,6 +176,10 @@ class CudaNccl final : public NcclApi {
   absl::Status Copy(NcclStream stream, void* to, const void* from, size_t bytes) override {
     return Status(cuda_.copy(stream, to, from, bytes), "a copy");
   }
+  absl::Status GatherRows(NcclStream stream, const void* from, size_t row_bytes,
+                          const uint32_t* rows, size_t count, void* to) override {
+    return Status(cuda_.gather_rows(stream, from, row_bytes, rows, count, to), "gathering rows");
+  }
   absl::Status Synchronize(NcclStream stream) override {
     return Status(cuda_.synchronize(stream), "waiting for a stream");
   }

@@ -5,12 +5,16 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
+#include <cstring>
 #include <deque>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/check.h"
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/log.h"
@@ -40,6 +44,7 @@ struct Pending {
   WireFormat format;
   size_t reply_rows = 0;
   bool prefill = false;
+  bool on_device = false;  // the reply's rows stay there
   std::shared_ptr<ReplyPool> pool;
 };
 
@@ -49,8 +54,26 @@ struct Arrived {
   absl::Status status;
   RowPool::Lease rows;    // null for a refusal
   size_t used_bytes = 0;  // of them
+  bool unchecked = false;
   MonotonicTime at;
 };
+
+// A piece of the step's rows, gathered on the device when its turn comes.
+struct Gathering {
+  WireRows from;
+  size_t count = 0;
+  RowPool::Lease rows;  // share->rows, on the host and the device
+};
+
+absl::AnyInvocable<absl::Status(NcclApi*, NcclStream)> GatherLater(
+    std::shared_ptr<const Gathering> g, uint8_t* to) {
+  return [g = std::move(g), to](NcclApi* api, NcclStream stream) -> absl::Status {
+    const RowMemory& rows = *g->rows;
+    OCTET_RETURN_IF_ERROR(api->Copy(stream, rows.device, rows.host, g->count * sizeof(uint32_t)));
+    return GatherDeviceRows(api, stream, g->from, static_cast<const uint32_t*>(rows.device),
+                            g->count, to);
+  };
+}
 
 }  // namespace
 
@@ -68,12 +91,12 @@ class NcclLink::Core : public std::enable_shared_from_this<NcclLink::Core> {
   void Open() OCTET_EXCLUDES(mu_);
   void Close() OCTET_EXCLUDES(mu_);
   void Send(const ExpertDispatch& dispatch, ReplyFn done) OCTET_EXCLUDES(mu_);
+  // The memory of a dispatch's rows and what fills it.
+  absl::Status TakeRows(const ExpertDispatch& dispatch, size_t transfer_bytes,
+                        NcclFromRouter* message, NcclTransfer* transfer);
   void Cancel(const DispatchKey& key) OCTET_EXCLUDES(mu_);
   void Poll() OCTET_EXCLUDES(mu_);
-  bool connected() const OCTET_EXCLUDES(mu_) {
-    MutexLock lock(mu_);
-    return connected_;
-  }
+  bool connected() const { return connected_; }
 
   // Called by the stream, on threads of gRPC.
   void OnWritten(Stream* stream) OCTET_EXCLUDES(mu_);
@@ -119,7 +142,9 @@ class NcclLink::Core : public std::enable_shared_from_this<NcclLink::Core> {
   Stream* stream_ OCTET_GUARDED_BY(mu_) = nullptr;  // null while none takes writes; owns itself
   std::shared_ptr<NcclPair> pair_ OCTET_GUARDED_BY(mu_);  // null before it is made and when gone
   std::array<NcclSizes, kNcclLanes> sizes_ OCTET_GUARDED_BY(mu_){};
-  bool connected_ OCTET_GUARDED_BY(mu_) = false;
+  // Changes under mu_. Read without it: who asks may hold a lock that callbacks, which run under
+  // mu_, take too.
+  std::atomic<bool> connected_{false};
   bool broken_ OCTET_GUARDED_BY(mu_) = false;
   bool closed_ OCTET_GUARDED_BY(mu_) = false;
   Duration pause_ OCTET_GUARDED_BY(mu_) = kReopenMin;
@@ -319,6 +344,34 @@ absl::Status NcclLink::Core::CheckSend() const {
   return absl::OkStatus();
 }
 
+absl::Status NcclLink::Core::TakeRows(const ExpertDispatch& dispatch, size_t transfer_bytes,
+                                      NcclFromRouter* message, NcclTransfer* transfer) {
+  transfer->wire_bytes = transfer_bytes;
+  // Where it fails the pair is gone, which fails the dispatch.
+  transfer->done = [](const absl::Status&, RowPool::Lease) {};
+  const bool on_device = dispatch.rows.device.kind == DeviceKind::kCuda;
+  message->set_unchecked(on_device);
+  if (!on_device) {
+    OCTET_ASSIGN_OR_RETURN(transfer->memory, device_->pool()->Take(transfer_bytes));
+    transfer->used_bytes = DispatchRowBytes(dispatch);
+    message->mutable_dispatch()->set_checksum(GatherRows(dispatch, transfer->memory->host));
+    return absl::OkStatus();
+  }
+  OCTET_CHECK_EQ(dispatch.rows.device.index, device_->device());
+  OCTET_ASSIGN_OR_RETURN(transfer->memory, device_->device_pool()->Take(transfer_bytes));
+  message->mutable_dispatch()->clear_checksum();
+  const std::vector<uint32_t>& rows = dispatch.share->rows;
+  auto gathering = std::make_shared<Gathering>();
+  gathering->from = dispatch.rows;
+  gathering->count = rows.size();
+  OCTET_ASSIGN_OR_RETURN(gathering->rows, device_->pool()->Take(rows.size() * sizeof(uint32_t)));
+  std::memcpy(gathering->rows->host, rows.data(), rows.size() * sizeof(uint32_t));
+  // Until then the device reads what was gathered, also after `fill` has run.
+  transfer->done = [gathering](const absl::Status&, RowPool::Lease) {};
+  transfer->fill = GatherLater(gathering, static_cast<uint8_t*>(transfer->memory->device));
+  return absl::OkStatus();
+}
+
 void NcclLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
   const size_t row_bytes = DispatchRowBytes(dispatch);
   Message message;
@@ -341,22 +394,21 @@ void NcclLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
         row_bytes, " bytes of rows, ", options_.address, " takes at most ", sizes.max));
   }
   if (!refusal.ok()) return done(FailedReply(dispatch.key, refusal));
-  auto rows = device_->pool()->Take(transfer_bytes);
-  if (!rows.ok()) return done(FailedReply(dispatch.key, rows.status()));
   if (message == nullptr) message = std::make_unique<NcclFromRouter>();
   EncodeDispatchHead(dispatch, message->mutable_dispatch());
-  message->mutable_dispatch()->set_checksum(GatherRows(dispatch, (*rows)->host));
   message->set_transfer_bytes(transfer_bytes);
-
   NcclTransfer transfer;
-  transfer.memory = *std::move(rows);
-  transfer.wire_bytes = transfer_bytes;
-  transfer.used_bytes = row_bytes;
-  // Where it fails the pair is gone, which fails the dispatch.
-  transfer.done = [](const absl::Status&, RowPool::Lease) {};
-  Pending pending{dispatch.key,         std::move(done),
-                  dispatch.rows.format, ReplyRows(message->dispatch()),
-                  dispatch.prefill,     dispatch.pool};
+  refusal = TakeRows(dispatch, transfer_bytes, message.get(), &transfer);
+  if (!refusal.ok()) return done(FailedReply(dispatch.key, refusal));
+  Pending pending;
+  pending.key = dispatch.key;
+  pending.done = std::move(done);
+  pending.format = dispatch.rows.format;
+  pending.reply_rows = ReplyRows(message->dispatch());
+  pending.prefill = dispatch.prefill;
+  pending.on_device =
+      dispatch.rows.device.kind == DeviceKind::kCuda && pending.format.reply == ReplyDType::kF32;
+  pending.pool = dispatch.pool;
   {
     MutexLock lock(mu_);
     if (connected_ && serial == serial_) {
@@ -439,11 +491,15 @@ absl::Status NcclLink::Core::TakeReply(NcclFromWorker& message) {
       used = 0;
     }
   }
+  const bool on_device = it != pending_.end() && it->on_device;
   NcclTransfer transfer;
-  OCTET_ASSIGN_OR_RETURN(transfer.memory, device_->pool()->Take(transfer_bytes));
+  OCTET_ASSIGN_OR_RETURN(
+      transfer.memory,
+      (on_device ? device_->device_pool() : device_->pool())->Take(transfer_bytes));
   transfer.wire_bytes = transfer_bytes;
   transfer.used_bytes = used;
   arrived.used_bytes = used;
+  arrived.unchecked = message.unchecked();
   transfer.done = [core = shared_from_this(), a = std::move(arrived)](const absl::Status& status,
                                                                       RowPool::Lease rows) mutable {
     if (!status.ok()) return;
@@ -497,11 +553,16 @@ void NcclLink::Core::Deliver(Arrived arrived) {
       arrived.used_bytes != pending.reply_rows * pending.format.ReplyRowBytes()) {
     reply.status = absl::DataLossError("reply: came before its dispatch");
   }
-  if (reply.status.ok()) {
-    const size_t floats = pending.reply_rows * pending.format.hidden;
+  const size_t floats = pending.reply_rows * pending.format.hidden;
+  if (reply.status.ok() && pending.on_device) {
+    const std::shared_ptr<RowMemory> memory(std::move(arrived.rows));
+    reply.device = {memory, static_cast<const float*>(memory->device), floats};
+  } else if (reply.status.ok()) {
     reply.rows = pending.pool != nullptr ? pending.pool->Take(floats) : std::vector<float>(floats);
-    reply.status = DecodeReplyRows(arrived.rows->host, pending.reply_rows, pending.format,
-                                   arrived.head.checksum(), reply.rows.data());
+    std::optional<uint32_t> checksum;
+    if (!arrived.unchecked) checksum = arrived.head.checksum();
+    reply.status = DecodeReplyRows(arrived.rows->host, pending.reply_rows, pending.format, checksum,
+                                   reply.rows.data());
     if (!reply.status.ok()) reply.rows.clear();
   }
   pending.done(std::move(reply));

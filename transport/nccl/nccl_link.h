@@ -21,17 +21,18 @@ struct NcclLinkOptions {
   uint64_t incarnation = 0;
   // On which whoever combines sleeps (DispatcherOptions); rung when there is something to Poll.
   std::shared_ptr<DoorbellWords> doorbell;
-  std::shared_ptr<NcclDeviceThread> device;  // of the router's rows; with host memory
+  std::shared_ptr<NcclDeviceThread> device;  // on which the router's rows travel
   ChannelOptions channel;
 };
 
-// Thread-safe. Send gathers the rows into page-locked memory; the device's thread sends them. A
-// connection is one stream and one pair of communicators, which the worker makes new unique ids
-// for. When either breaks (the stream ends, a transfer misses its deadline, NCCL reports an error)
-// both end, what is in flight fails with UNAVAILABLE at once, and the link connects again by
-// itself, with a pause that doubles. Replies are checked and delivered in Poll. RESOURCE_EXHAUSTED
-// where kLinkQueuedDispatchesMax dispatches are in flight already, or there is no memory for the
-// rows.
+// Thread-safe. Rows on the host are gathered into page-locked memory by Send; rows on the device of
+// the link (WireRows::device), which stay there until the reply, by the device, and f32 replies
+// then stay there too: neither has a checksum. The device's thread sends. A connection is one
+// stream and one pair of communicators, which the worker makes new unique ids for. When either
+// breaks (the stream ends, a transfer misses its deadline, NCCL reports an error) both end, what is
+// in flight fails with UNAVAILABLE at once, and the link connects again by itself, with a pause
+// that doubles. Replies are checked and delivered in Poll. RESOURCE_EXHAUSTED where
+// kLinkQueuedDispatchesMax dispatches are in flight already, or there is no memory for the rows.
 class NcclLink final : public ExpertLink {
  public:
   // Starts to connect. INVALID_ARGUMENT for a malformed address.

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <functional>
@@ -112,6 +113,9 @@ class RogueWorker final : public octet::v1::ExpertNccl::Service {
   // Set before anyone connects.
   std::function<void(octet::v1::NcclWelcome*)> spoil_welcome;
   std::atomic<int> connections{0};
+  // Of the last dispatch, when it has been answered.
+  std::vector<float> rows;
+  bool unchecked = false;
 
  private:
   void Serve(grpc::ServerReaderWriter<NcclFromWorker, NcclFromRouter>* stream,
@@ -135,9 +139,10 @@ class RogueWorker final : public octet::v1::ExpertNccl::Service {
     transfer.used_bytes = used;
     std::promise<bool> received;
     transfer.done = [&](const absl::Status& status, RowPool::Lease memory) {
-      float first = 0;
-      std::memcpy(&first, memory->host, sizeof(first));
-      received.set_value(status.ok() && first == 1.5f);
+      rows.resize(used / sizeof(float));
+      std::memcpy(rows.data(), memory->host, used);
+      unchecked = message.unchecked();
+      received.set_value(status.ok() && rows[0] == 1.5f);
     };
     device->Submit(pair, NcclLane::kDispatch, std::move(transfer));
     return received.get_future().get();
@@ -206,6 +211,42 @@ TEST_F(NcclLinkTest, DeliversRowsInTheOrderOfTheShare) {
   }
   link_.reset();
   EXPECT_EQ(api_.counts().destroyed, 2) << "not closed in good order";
+}
+
+// Of rows on the device those of the share travel, and the reply stays there.
+TEST_F(NcclLinkTest, RowsOnTheDeviceAreGatheredThereAndRepliesStayThere) {
+  RogueWorker worker(AnswerWell);
+  Connect(worker);
+  const size_t row_bytes = kHidden * sizeof(float);
+  auto* const rows = static_cast<float*>(api_.Allocate(6 * row_bytes).value());
+  for (size_t i = 0; i < 6 * kHidden; ++i) rows[i] = static_cast<float>(i / kHidden);
+  std::fill_n(rows + 5 * kHidden, kHidden, 1.5f);
+  WorkerShare share;
+  share.rows = {5, 0, 3};
+  share.groups = {{ExpertId(1), {5, 0, 3}, {0, 1, 2}}};
+  share.local_rows = {{0, 1, 2}};
+  for (uint32_t attempt = 1; attempt <= 50; ++attempt) {
+    ExpertDispatch dispatch = asker_.Make(attempt);
+    dispatch.share = &share;
+    dispatch.rows.rows = 6;
+    dispatch.rows.device = {DeviceKind::kCuda, 0};
+    dispatch.rows.f32 = ConstTensorF32(rows, 6, kHidden, kHidden);
+    const ExpertReply reply = asker_.Ask(*link_, dispatch);
+    ASSERT_TRUE(reply.status.ok()) << reply.status;
+    EXPECT_TRUE(worker.unchecked);
+    EXPECT_EQ(worker.rows, (std::vector<float>{1.5f, 1.5f, 1.5f, 1.5f, 0, 0, 0, 0, 3, 3, 3, 3}));
+    EXPECT_TRUE(reply.rows.empty());
+    ASSERT_EQ(reply.device.floats, 3 * kHidden);
+    EXPECT_EQ(std::vector<float>(reply.device.rows, reply.device.rows + 3 * kHidden),
+              std::vector<float>(3 * kHidden, 1.0f));
+  }
+  // Both kinds on one connection.
+  const ExpertReply reply = asker_.Ask(*link_, 51);
+  EXPECT_TRUE(reply.status.ok()) << reply.status;
+  EXPECT_FALSE(worker.unchecked);
+  EXPECT_EQ(reply.rows.size(), 3 * kHidden);
+  EXPECT_EQ(worker.connections, 1);
+  api_.Release(rows);
 }
 
 TEST_F(NcclLinkTest, ManyInFlightAreAnsweredOnceEach) {

@@ -8,6 +8,7 @@
 #include "core/crc32c.h"
 #include "core/limits.h"
 #include "core/nccl_limits.h"
+#include "core/status_macros.h"
 #include "kernels/packed_weights.h"
 #include "rpc/expert_codec.h"
 
@@ -125,6 +126,18 @@ uint32_t GatherRows(const ExpertDispatch& dispatch, uint8_t* to) {
   return Crc32c(to, static_cast<size_t>(out - to));
 }
 
+absl::Status GatherDeviceRows(NcclApi* api, NcclStream stream, const WireRows& from,
+                              const uint32_t* rows, size_t count, uint8_t* to) {
+  const WireFormat& format = from.format;
+  if (!format.is_integer()) {
+    return api->GatherRows(stream, from.f32.data, format.RowBytes(), rows, count, to);
+  }
+  const size_t width = format.padded_hidden();
+  OCTET_RETURN_IF_ERROR(api->GatherRows(stream, from.q.q, width, rows, count, to));
+  return api->GatherRows(stream, from.q.scales, format.groups() * sizeof(float), rows, count,
+                         to + count * width);
+}
+
 uint32_t EncodeReplyRowsTo(const float* values, size_t rows, const WireFormat& format,
                            uint8_t* to) {
   const size_t count = rows * format.hidden;
@@ -140,8 +153,8 @@ uint32_t EncodeReplyRowsTo(const float* values, size_t rows, const WireFormat& f
 }
 
 absl::Status DecodeReplyRows(const uint8_t* bytes, size_t rows, const WireFormat& format,
-                             uint32_t checksum, float* to) {
-  if (Crc32c(bytes, rows * format.ReplyRowBytes()) != checksum) {
+                             std::optional<uint32_t> checksum, float* to) {
+  if (checksum.has_value() && Crc32c(bytes, rows * format.ReplyRowBytes()) != *checksum) {
     return absl::DataLossError("reply.checksum: does not fit the rows");
   }
   const size_t count = rows * format.hidden;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,7 +17,7 @@
 
 namespace octet {
 
-inline constexpr uint32_t kNcclProtocolVersion = 1;
+inline constexpr uint32_t kNcclProtocolVersion = 2;
 
 // Of the transfers of one direction. Decode steps send few rows: they travel in a bucket of fixed
 // size, so that the same transfer serves every step. What is larger, or prefill, has its exact
@@ -49,12 +50,16 @@ void EncodeDispatchHead(const ExpertDispatch& dispatch, octet::v1::Dispatch* mes
 size_t DispatchRowBytes(const ExpertDispatch& dispatch);
 // Writes the rows that travel, in wire format: DispatchRowBytes bytes. Returns their CRC-32C.
 uint32_t GatherRows(const ExpertDispatch& dispatch, uint8_t* to);
+// The same for rows on a device: puts on `stream` what gathers them to `to` there. `rows` is
+// share->rows on the device.
+absl::Status GatherDeviceRows(NcclApi* api, NcclStream stream, const WireRows& from,
+                              const uint32_t* rows, size_t count, uint8_t* to);
 
 // `rows` f32 rows at `values` as the wire's reply type, in place or not. Returns their CRC-32C.
 uint32_t EncodeReplyRowsTo(const float* values, size_t rows, const WireFormat& format, uint8_t* to);
-// The other way. DATA_LOSS where the checksum does not fit.
+// The other way. DATA_LOSS where there is a checksum that does not fit.
 absl::Status DecodeReplyRows(const uint8_t* bytes, size_t rows, const WireFormat& format,
-                             uint32_t checksum, float* to);
+                             std::optional<uint32_t> checksum, float* to);
 
 }  // namespace octet
 

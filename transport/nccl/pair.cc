@@ -224,7 +224,10 @@ absl::Status NcclPair::Issue(Lane& lane, MonotonicTime now) {
   const size_t used = transfer.used_bytes;
   next.deadline = now + TimeFor(options_, bytes);
   lane.launching = std::move(next);
-  if (lane.sends && memory.host != nullptr && used > 0) {
+  NcclTransfer& launching = lane.launching->transfer;
+  if (launching.fill) {
+    OCTET_RETURN_IF_ERROR(launching.fill(api_, lane.stream));
+  } else if (lane.sends && memory.host != nullptr && used > 0) {
     OCTET_RETURN_IF_ERROR(api_->Copy(lane.stream, memory.device, memory.host, used));
   }
   const int peer = kNcclRouterRank + kNcclWorkerRank - options_.rank;

@@ -35,6 +35,9 @@ struct NcclTransfer {
   size_t wire_bytes = 0;
   // Of them, what is copied from or to the host's part of `memory`, where it has one.
   size_t used_bytes = 0;
+  // Puts on the stream, ahead of what it sends, what fills `memory` on the device; may be null. On
+  // the device's thread.
+  absl::AnyInvocable<absl::Status(NcclApi*, NcclStream)> fill;
   // Runs once, on the device's thread, and gets the memory back. UNAVAILABLE where the pair broke.
   absl::AnyInvocable<void(absl::Status, RowPool::Lease)> done;
 };

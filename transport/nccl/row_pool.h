@@ -16,8 +16,8 @@
 
 namespace octet {
 
-// The seam between a host and a device that computes: whoever computes on the device reads `device`
-// and makes its pool without host memory; transfers then copy nothing to the host.
+// Whoever computes on the device reads `device` and takes it from a pool without host memory;
+// transfers then copy nothing to the host.
 struct RowMemory {
   void* device = nullptr;
   uint8_t* host = nullptr;  // null: the rows stay on the device

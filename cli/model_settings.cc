@@ -30,11 +30,24 @@ absl::StatusOr<std::string> ModelPath(const Settings& settings) {
   return FindEmbeddedModel(ExecutableDirectory());
 }
 
-absl::StatusOr<std::shared_ptr<const ModelPackage>> OpenPackage(const Settings& settings) {
-  OCTET_ASSIGN_OR_RETURN(const std::string path, ModelPath(settings));
+namespace {
+
+ModelPackage::OpenOptions OpenOptionsFrom(const Settings& settings) {
   ModelPackage::OpenOptions options;
   options.cache_directory = settings.String("cache-dir");
   options.pack = PackOptionsFrom(settings);
+  // Commands that compute nothing have no such setting.
+  if (settings.Has("numerics") && settings.String("numerics") == "hopper-bf16") {
+    options.numerics = ExpertNumerics::kHopperBf16;
+  }
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const ModelPackage>> OpenPackage(const Settings& settings) {
+  OCTET_ASSIGN_OR_RETURN(const std::string path, ModelPath(settings));
+  const ModelPackage::OpenOptions options = OpenOptionsFrom(settings);
   ProgressBar bar;
   return ModelPackage::Open(path, options,
                             [&bar](absl::string_view phase, uint64_t done, uint64_t total) {
@@ -71,9 +84,11 @@ absl::StatusOr<InProcessOptions> InProcessOptionsFrom(const Settings& settings) 
   OCTET_RETURN_IF_ERROR(BindToNumaNode(settings));
   InProcessOptions options;
   OCTET_ASSIGN_OR_RETURN(options.model, ModelPath(settings));
-  options.package.cache_directory = settings.String("cache-dir");
-  options.package.pack = PackOptionsFrom(settings);
+  options.package = OpenOptionsFrom(settings);
   OCTET_ASSIGN_OR_RETURN(options.engine, EngineOptionsFrom(settings));
+  if (options.package.numerics == ExpertNumerics::kHopperBf16) {
+    OCTET_ASSIGN_OR_RETURN(options.engine.device, OnlyCuda(options.engine.device));
+  }
   return options;
 }
 

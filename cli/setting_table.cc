@@ -139,6 +139,10 @@ std::vector<SettingSpec> DeviceSettings() {
   return {StringSetting("device", "auto",
                         "Where to compute: cpu, cuda, cuda:N, or auto: a GPU where there is one "
                         "that serves this model; results do not depend on it",
+                        kCompute),
+          ChoiceSetting("numerics", "exact", "exact|hopper-bf16",
+                        "Bits of experts in bf16: every CPU's, or those of Hopper's tensor cores, "
+                        "which only such GPUs compute",
                         kCompute)};
 }
 

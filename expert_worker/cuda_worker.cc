@@ -15,6 +15,7 @@ namespace octet {
 namespace {
 
 absl::Status CheckModel(const WorkerModel& model) {
+  if (model.numerics != ExpertNumerics::kExact) return absl::OkStatus();  // the package checked
   for (size_t layer = 0; layer < model.formats.size(); ++layer) {
     if (model.formats[layer].is_integer()) continue;
     return absl::UnimplementedError(
@@ -39,7 +40,7 @@ absl::Status CheckRoom(const CudaExperts& cuda, const WorkerModel& model, uint64
 absl::StatusOr<std::shared_ptr<CudaExperts>> Open(int device, const WorkerModel& model) {
   OCTET_RETURN_IF_ERROR(CheckModel(model));
   OCTET_ASSIGN_OR_RETURN(std::unique_ptr<CudaExperts> cuda,
-                         CudaExperts::Create(device, kDispatchRowsMax));
+                         CudaExperts::Create(device, kDispatchRowsMax, model.numerics));
   return std::shared_ptr<CudaExperts>(std::move(cuda));
 }
 
@@ -48,7 +49,10 @@ absl::StatusOr<std::shared_ptr<CudaExperts>> Open(int device, const WorkerModel&
 absl::StatusOr<std::shared_ptr<CudaExperts>> OpenComputeDevice(absl::string_view name,
                                                                const WorkerModel& model,
                                                                uint64_t memory_bytes) {
-  OCTET_ASSIGN_OR_RETURN(const DeviceChoice choice, DeviceFromName(name));
+  OCTET_ASSIGN_OR_RETURN(DeviceChoice choice, DeviceFromName(name));
+  if (model.numerics != ExpertNumerics::kExact) {
+    OCTET_ASSIGN_OR_RETURN(choice, OnlyCuda(choice));
+  }
   if (choice.kind == DeviceChoice::Kind::kCpu) return std::shared_ptr<CudaExperts>();
   auto cuda = Open(choice.index, model);
   if (cuda.ok() && choice.kind == DeviceChoice::Kind::kAuto) {
@@ -88,8 +92,8 @@ ComputeLayerFn CudaCompute(std::shared_ptr<CudaExperts> cuda,
         return absl::NotFoundError(absl::StrCat("layer ", layer.value(), ": the expert has ",
                                                 part.expert->layers.size(), " layers"));
       }
-      rows.push_back({&part.expert->layers[layer.value()], &part.input->q, part.rows, part.out,
-                      part.on_device});
+      rows.push_back(
+          {&part.expert->layers[layer.value()], part.input, part.rows, part.out, part.on_device});
     }
     const absl::Status status = cuda->Run(rows);
     if (absl::IsInternal(status) && on_failed) on_failed(status);

@@ -18,7 +18,8 @@ namespace octet {
 
 // "cpu": null. "cuda" or "cuda:N": that device, or why not. "auto": the first device where there is
 // one that serves this model and has room for all its experts, or for `memory_bytes` of them where
-// that is not 0; else null, and the reason in the log. INVALID_ARGUMENT for other names.
+// that is not 0; else null, and the reason in the log. INVALID_ARGUMENT for other names. A model
+// whose numerics are a GPU's is never left to the CPU: "cpu" is refused, "auto" the first device.
 absl::StatusOr<std::shared_ptr<CudaExperts>> OpenComputeDevice(absl::string_view name,
                                                                const WorkerModel& model,
                                                                uint64_t memory_bytes = 0);

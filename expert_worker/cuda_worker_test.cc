@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 #include "absl/strings/match.h"
 #include "expert_worker/expert_ffn.h"
 #include "expert_worker/test_util.h"
@@ -180,6 +184,69 @@ TEST(CudaWorkerTest, RowsOnTheDeviceStayThere) {
       EXPECT_EQ(test::FirstDifference(got, want), want.size()) << "part " << p;
     }
   }
+}
+
+TEST(ComputeDeviceTest, NumericsOfTensorCoresNeedADevice) {
+  TestModelShape shape;
+  shape.format = "bf16";
+  WorkerModel model = MakeTestModel(shape);
+  model.numerics = ExpertNumerics::kHopperBf16;
+  const absl::Status cpu = OpenComputeDevice("cpu", model).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(cpu)) << cpu;
+  EXPECT_TRUE(absl::StrContains(cpu.message(), "allowed are auto, cuda and cuda:N"));
+  if (!OpenCudaApi().ok()) {
+    EXPECT_EQ(OpenComputeDevice("auto", model).status(), OpenCudaApi().status());
+  }
+}
+
+// Weights in bf16 by tensor cores: near the host's results, and a row's bits depend on nothing
+// beside it, nor on where it lies.
+TEST(CudaWorkerTest, TensorCoresGiveARowTheSameBitsInAnyCompany) {
+  OCTET_NEEDS_CUDA();
+  constexpr size_t kRows = 70;
+  TestModelShape shape;
+  shape.format = "bf16";
+  shape.intermediate = 128;
+  const WorkerModel host = MakeTestModel(shape);
+  WorkerModel model = host;
+  model.numerics = ExpertNumerics::kHopperBf16;
+  const auto device = OpenComputeDevice("auto", model);
+  ASSERT_TRUE(device.ok()) << device.status();
+  const MappedExpert expert = *CudaWorkerModel(model, *device).load(ExpertId(1));
+  const ComputeLayerFn compute = CudaCompute(*device);
+  const std::vector<float> x = test::Normal(kRows * shape.hidden, 3);
+  ExpertInput input, on_device;
+  input.f32 = ConstTensorF32(x.data(), kRows, shape.hidden);
+  const cuda::test::DeviceArray<float> device_x(x), device_out(kRows * shape.hidden);
+  on_device.f32 = ConstTensorF32(device_x.data(), kRows, shape.hidden);
+  std::vector<uint32_t> all(kRows);
+  std::iota(all.begin(), all.end(), 0u);
+  std::vector<float> together(kRows * shape.hidden), want(kRows * shape.hidden);
+  ASSERT_TRUE(compute(LayerId(1),
+                      {{{&expert, &input, all, TensorF32(together.data(), kRows, shape.hidden)}}})
+                  .ok());
+  ASSERT_TRUE(compute(LayerId(1), {{{&expert, &on_device, all,
+                                     TensorF32(device_out.data(), kRows, shape.hidden), true}}})
+                  .ok());
+  EXPECT_EQ(test::FirstDifference(device_out.Get(), together), together.size());
+  for (const uint32_t row : {0u, 31u, 69u}) {
+    std::vector<float> alone(shape.hidden);
+    const uint32_t rows[] = {row};
+    ASSERT_TRUE(
+        compute(LayerId(1), {{{&expert, &input, rows, TensorF32(alone.data(), 1, shape.hidden)}}})
+            .ok());
+    EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + row * shape.hidden));
+  }
+  test::TestContext context(DetectCpuLevel(), 1);
+  ASSERT_TRUE(RunExpert(context.ctx, *host.load(ExpertId(1)), LayerId(1), input, all,
+                        {want.data(), kRows, shape.hidden})
+                  .ok());
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += (together[i] - want[i]) * (together[i] - want[i]);
+    norm += want[i] * want[i];
+  }
+  EXPECT_LT(std::sqrt(error / norm), 1e-2);
 }
 
 }  // namespace

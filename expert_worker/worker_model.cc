@@ -14,6 +14,7 @@ WorkerModel PackageWorkerModel(std::shared_ptr<const ModelPackage> package, int 
     model.formats.push_back(package->wire_format(LayerId(layer)));
   }
   model.expert_bytes = package->expert_bytes();
+  model.numerics = package->numerics();
   model.load = [package = std::move(package), threads](ExpertId expert) {
     return package->MapExpert(expert, threads);
   };

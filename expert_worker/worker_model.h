@@ -22,6 +22,7 @@ struct WorkerModel {
   uint32_t experts = 0;
   std::vector<WireFormat> formats;  // [layer]
   uint64_t expert_bytes = 0;        // of the largest expert
+  ExpertNumerics numerics = ExpertNumerics::kExact;
   // Maps and verifies one expert; DATA_LOSS where its file does not match its digest. Blocks;
   // called by one thread at a time.
   std::function<absl::StatusOr<MappedExpert>(ExpertId)> load;

@@ -29,9 +29,30 @@ absl::StatusOr<std::shared_ptr<uint8_t>> Allocate(const cuda::CudaApi& api, size
                                   [&api](uint8_t* p) { api.release(p); });
 }
 
+// Dense rows of an input, as bytes.
+struct RowBytes {
+  explicit RowBytes(const ExpertInput& input) {
+    if (input.q.q == nullptr) {
+      OCTET_CHECK_EQ(input.f32.stride, input.f32.cols);
+      rows = reinterpret_cast<const uint8_t*>(input.f32.data);
+      row_bytes = input.f32.cols * sizeof(float);
+      return;
+    }
+    rows = reinterpret_cast<const uint8_t*>(input.q.q);
+    row_bytes = input.q.padded_k;
+    scales = reinterpret_cast<const uint8_t*>(input.q.scales);
+    scale_bytes = input.q.padded_k / input.q.group * sizeof(float);
+  }
+  const uint8_t* rows = nullptr;
+  size_t row_bytes = 0;
+  const uint8_t* scales = nullptr;
+  size_t scale_bytes = 0;
+};
+
 }  // namespace
 
-CudaExpertsInput::CudaExpertsInput(size_t experts, size_t entries, size_t padded_k, size_t groups) {
+CudaExpertsInput::CudaExpertsInput(size_t experts, size_t entries, size_t row_bytes,
+                                   size_t scale_bytes) {
   const auto take = [this](size_t size) {
     const size_t begin = bytes;
     bytes += AlignUp(size);
@@ -41,18 +62,20 @@ CudaExpertsInput::CudaExpertsInput(size_t experts, size_t entries, size_t padded
   offsets = take((experts + 1) * sizeof(uint32_t));
   indices = take(entries * sizeof(uint32_t));
   sources = take(entries * sizeof(uint32_t));
-  scales = take(entries * groups * sizeof(float));
-  q = take(entries * padded_k);
+  scales = take(entries * scale_bytes);
+  rows = take(entries * row_bytes);
 }
 
-CudaExperts::CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max)
-    : api_(api), device_(device), rows_max_(rows_max) {}
+CudaExperts::CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max,
+                         ExpertNumerics numerics)
+    : api_(api), device_(device), rows_max_(rows_max), numerics_(numerics) {}
 
-absl::StatusOr<std::unique_ptr<CudaExperts>> CudaExperts::Create(int device, size_t rows_max) {
+absl::StatusOr<std::unique_ptr<CudaExperts>> CudaExperts::Create(int device, size_t rows_max,
+                                                                 ExpertNumerics numerics) {
   OCTET_ASSIGN_OR_RETURN(const cuda::CudaApi* api, OpenCudaApi());
   OCTET_RETURN_IF_ERROR(CheckCudaDevice(*api, device));
   OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->set_device(device), "choosing the device"));
-  std::unique_ptr<CudaExperts> out(new CudaExperts(*api, device, rows_max));
+  std::unique_ptr<CudaExperts> out(new CudaExperts(*api, device, rows_max, numerics));
   OCTET_RETURN_IF_ERROR(CudaStatus(*api, api->create_stream(&out->stream_), "making a stream"));
   return out;
 }
@@ -68,25 +91,49 @@ CudaExperts::~CudaExperts() {
   if (stream_ != nullptr) api_.destroy_stream(stream_);
 }
 
-absl::Status CudaExperts::Supports(const ExpertWeights& weights) {
+absl::Status CudaExperts::Supports(const ExpertWeights& weights, ExpertNumerics numerics) {
+  const bool exact = numerics == ExpertNumerics::kExact;
   for (const PackedWeights* w : {&weights.gate, &weights.up, &weights.down}) {
-    if (!w->format.is_integer()) {
-      return absl::UnimplementedError(absl::StrCat(
-          "experts in ", WeightFormatName(w->format),
-          " are not computed on a CUDA device, whose bits would differ from the host's; integer "
-          "formats are (octet pack --experts int4)"));
-    }
+    if (exact ? w->format.is_integer() : w->format.kind == WeightKind::kBF16) continue;
+    return absl::UnimplementedError(
+        exact ? absl::StrCat("experts in ", WeightFormatName(w->format),
+                             " are not computed on a CUDA device, whose bits would differ from the "
+                             "host's; integer formats are (octet pack --experts int4)")
+              : absl::StrCat("experts in ", WeightFormatName(w->format),
+                             " have no hopper-bf16 numerics; those in bf16 have"));
   }
   return absl::OkStatus();
+}
+
+size_t CudaExperts::BytesOf(const PackedWeights& w) const {
+  // As they stood in their source: tensor cores take them from there.
+  if (numerics_ == ExpertNumerics::kHopperBf16) return AlignUp(w.n * w.k * sizeof(uint16_t));
+  return api_.matrix_bytes(w.format, w.n, w.k);
+}
+
+absl::Status CudaExperts::UploadMatrix(const PackedWeights& w, uint8_t* packed, uint8_t* to) const {
+  int error = 0;
+  if (numerics_ == ExpertNumerics::kHopperBf16) {
+    std::vector<uint16_t> rows(w.n * w.k);
+    UnpackBf16(w, rows.data());
+    error = api_.copy(nullptr, to, rows.data(), rows.size() * sizeof(uint16_t));
+    if (error == 0) error = api_.synchronize(nullptr);
+    return CudaStatus(api_, error, "loading an expert");
+  }
+  error = api_.copy(nullptr, packed, w.data, PackedBytes(w.format, w.n, w.k));
+  if (error == 0) error = api_.tile_matrix(nullptr, w.format, w.n, w.k, packed, to);
+  // The next matrix comes through the same memory.
+  if (error == 0) error = api_.synchronize(nullptr);
+  return CudaStatus(api_, error, "loading an expert");
 }
 
 absl::StatusOr<DeviceExpert> CudaExperts::Upload(absl::Span<const ExpertWeights> layers) const {
   OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
   size_t total = 0, largest = 0;
   for (const ExpertWeights& layer : layers) {
-    OCTET_RETURN_IF_ERROR(Supports(layer));
+    OCTET_RETURN_IF_ERROR(Supports(layer, numerics_));
     for (const PackedWeights* w : {&layer.gate, &layer.up, &layer.down}) {
-      const size_t bytes = api_.matrix_bytes(w->format, w->n, w->k);
+      const size_t bytes = BytesOf(*w);
       if (bytes == 0) {
         return absl::UnimplementedError(
             absl::StrCat("no kernel for experts in ", WeightFormatName(w->format), " on CUDA"));
@@ -104,13 +151,9 @@ absl::StatusOr<DeviceExpert> CudaExperts::Upload(absl::Span<const ExpertWeights>
   for (const ExpertWeights& layer : layers) {
     ExpertWeights placed = layer;
     for (PackedWeights* w : {&placed.gate, &placed.up, &placed.down}) {
-      uint8_t* to = memory.get() + at;
-      at += api_.matrix_bytes(w->format, w->n, w->k);
-      int error = api_.copy(nullptr, packed.get(), w->data, PackedBytes(w->format, w->n, w->k));
-      if (error == 0) error = api_.tile_matrix(nullptr, w->format, w->n, w->k, packed.get(), to);
-      // The next matrix comes through the same memory.
-      if (error == 0) error = api_.synchronize(nullptr);
-      OCTET_RETURN_IF_ERROR(CudaStatus(api_, error, "loading an expert"));
+      uint8_t* const to = memory.get() + at;
+      at += BytesOf(*w);
+      OCTET_RETURN_IF_ERROR(UploadMatrix(*w, packed.get(), to));
       w->data = to;
       w->device = {DeviceKind::kCuda, device_};
     }
@@ -143,24 +186,24 @@ void CudaExperts::Fill(absl::Span<const DeviceExpertRows> parts, bool in_place,
   auto* offsets = reinterpret_cast<uint32_t*>(in + layout.offsets);
   auto* indices = reinterpret_cast<uint32_t*>(in + layout.indices);
   auto* sources = reinterpret_cast<uint32_t*>(in + layout.sources);
-  auto* scales = reinterpret_cast<float*>(in + layout.scales);
-  auto* q = reinterpret_cast<int8_t*>(in + layout.q);
-  const QuantizedRows& first = *parts[0].input;
-  const size_t width = first.padded_k, groups = first.padded_k / first.group;
   uint32_t entry = 0, expert = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
     if (p == 0 || parts[p].weights != parts[p - 1].weights) {
       table[expert] = MatricesOf(*parts[p].weights);
       offsets[expert++] = entry;
     }
-    const QuantizedRows& x = *parts[p].input;
+    const RowBytes x(*parts[p].input);
     // The rows travel in the order of the entries.
     for (const uint32_t row : parts[p].rows) {
       indices[entry] = in_place ? row : entry;
       sources[entry] = row;
       if (!parts[p].on_device) {
-        std::memcpy(q + entry * width, x.q + row * width, width);
-        std::memcpy(scales + entry * groups, x.scales + row * groups, groups * sizeof(float));
+        std::memcpy(in + layout.rows + entry * x.row_bytes, x.rows + row * x.row_bytes,
+                    x.row_bytes);
+        if (x.scale_bytes > 0) {
+          std::memcpy(in + layout.scales + entry * x.scale_bytes, x.scales + row * x.scale_bytes,
+                      x.scale_bytes);
+        }
       }
       ++entry;
     }
@@ -173,17 +216,17 @@ int CudaExperts::GatherOnDevice(absl::Span<const DeviceExpertRows> parts,
   auto* in = static_cast<uint8_t*>(device_in_.data);
   const auto* sources = reinterpret_cast<const uint32_t*>(in + layout.sources);
   size_t entry = 0;
-  int error = 0;
   for (const DeviceExpertRows& part : parts) {
-    const QuantizedRows& x = *part.input;
-    const size_t count = part.rows.size(), scale_bytes = x.padded_k / x.group * sizeof(float);
+    const RowBytes x(*part.input);
+    const size_t count = part.rows.size();
+    int error = 0;
     if (part.on_device) {
-      error = api_.gather_rows(stream_, x.q, x.padded_k, sources + entry, count,
-                               in + layout.q + entry * x.padded_k);
-      if (error == 0) {
-        error = api_.gather_rows(stream_, x.scales, scale_bytes, sources + entry, count,
-                                 in + layout.scales + entry * scale_bytes);
-      }
+      error = api_.gather_rows(stream_, x.rows, x.row_bytes, sources + entry, count,
+                               in + layout.rows + entry * x.row_bytes);
+    }
+    if (part.on_device && error == 0 && x.scale_bytes > 0) {
+      error = api_.gather_rows(stream_, x.scales, x.scale_bytes, sources + entry, count,
+                               in + layout.scales + entry * x.scale_bytes);
     }
     if (error != 0) return error;
     entry += count;
@@ -223,28 +266,33 @@ absl::Status CudaExperts::Run(absl::Span<const DeviceExpertRows> parts) {
   if (entries == 0) return absl::OkStatus();
   const bool in_place = !any_host && one_input;
   const cuda::ExpertMatrices shape = MatricesOf(*parts[0].weights);
-  const QuantizedRows& x = *parts[0].input;
+  const RowBytes x(*parts[0].input);
   const size_t hidden = shape.down.n, out_bytes = entries * hidden * sizeof(float);
-  const CudaExpertsInput layout(experts, entries, x.padded_k, x.padded_k / x.group);
+  const bool exact = numerics_ == ExpertNumerics::kExact;
+  const auto groups_count = static_cast<uint32_t>(experts);
+  const CudaExpertsInput layout(experts, entries, x.row_bytes, x.scale_bytes);
   OCTET_RETURN_IF_ERROR(
       Reserve(layout.bytes, out_bytes,
-              api_.moe_scratch_bytes(shape, static_cast<uint32_t>(experts), entries)));
+              exact ? api_.moe_scratch_bytes(shape, groups_count, entries)
+                    : api_.moe_scratch_bytes_bf16(hidden, shape.gate.n, groups_count, entries)));
   Fill(parts, in_place, layout);
   auto* in = static_cast<uint8_t*>(device_in_.data);
   auto* results = static_cast<float*>(!any_host && dense ? first_out.data : device_out_.data);
-  const cuda::RowGroups groups{static_cast<uint32_t>(experts),
-                               reinterpret_cast<const uint32_t*>(in + layout.offsets),
+  const cuda::RowGroups groups{groups_count, reinterpret_cast<const uint32_t*>(in + layout.offsets),
                                reinterpret_cast<const uint32_t*>(in + layout.indices),
                                static_cast<uint32_t>(most), static_cast<uint32_t>(entries)};
   // The rows themselves come last, so that those on the device need not travel.
   int error = api_.copy(stream_, in, host_in_.data, any_host ? layout.bytes : layout.scales);
   if (error == 0 && !in_place) error = GatherOnDevice(parts, layout);
   if (error == 0) {
-    const auto* q = in_place ? x.q : reinterpret_cast<const int8_t*>(in + layout.q);
-    const auto* scales = in_place ? x.scales : reinterpret_cast<const float*>(in + layout.scales);
-    error = api_.moe_ffn(stream_, shape,
-                         reinterpret_cast<const cuda::ExpertMatrices*>(in + layout.table), groups,
-                         q, scales, scratch_.data, results);
+    const auto* table = reinterpret_cast<const cuda::ExpertMatrices*>(in + layout.table);
+    const uint8_t* const rows = in_place ? x.rows : in + layout.rows;
+    const uint8_t* const scales = in_place ? x.scales : in + layout.scales;
+    error = exact
+                ? api_.moe_ffn(stream_, shape, table, groups, reinterpret_cast<const int8_t*>(rows),
+                               reinterpret_cast<const float*>(scales), scratch_.data, results)
+                : api_.moe_ffn_bf16(stream_, hidden, shape.gate.n, table, groups,
+                                    reinterpret_cast<const float*>(rows), scratch_.data, results);
   }
   if (error == 0) error = ScatterOnDevice(parts, results);
   if (error == 0 && any_host) error = api_.copy(stream_, host_out_.data, results, out_bytes);

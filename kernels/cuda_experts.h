@@ -1,5 +1,6 @@
 // Experts in the memory of a CUDA device, computed there: rows come from the host and return to it,
-// or lie on the device and stay there. The bits are those of kernels.h's ExpertFfn.
+// or lie on the device and stay there. The bits are those of kernels.h's ExpertFfn, or where a
+// device was made for them those of Hopper's tensor cores (ExpertNumerics).
 #ifndef OCTET_KERNELS_CUDA_EXPERTS_H_
 #define OCTET_KERNELS_CUDA_EXPERTS_H_
 
@@ -11,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "core/expert_numerics.h"
 #include "kernels/cuda/cuda_api.h"
 #include "kernels/kernels.h"
 
@@ -26,16 +28,17 @@ struct DeviceExpert {
 // Rows for one expert of a call, and where their results go, row after row.
 struct DeviceExpertRows {
   const ExpertWeights* weights = nullptr;  // of a DeviceExpert
-  const QuantizedRows* input = nullptr;
-  absl::Span<const uint32_t> rows;  // of `input`; on the host
-  TensorF32 out;                    // [rows.size(), hidden], dense where on the device
-  bool on_device = false;           // where `input` and `out` lie
+  const ExpertInput* input = nullptr;      // dense
+  absl::Span<const uint32_t> rows;         // of `input`; on the host
+  TensorF32 out;                           // [rows.size(), hidden], dense where on the device
+  bool on_device = false;                  // where `input` and `out` lie
 };
 
 // Where the parts of a call's input lie, on the host and on the device alike.
 struct CudaExpertsInput {
-  CudaExpertsInput(size_t experts, size_t entries, size_t padded_k, size_t groups);
-  size_t table, offsets, indices, sources, scales, q;
+  // Rows of `row_bytes`, and scales of `scale_bytes` for each, which may be 0.
+  CudaExpertsInput(size_t experts, size_t entries, size_t row_bytes, size_t scale_bytes);
+  size_t table, offsets, indices, sources, scales, rows;
   size_t bytes = 0;
 };
 
@@ -44,14 +47,15 @@ class CudaExperts {
  public:
   // As OpenCudaApi; INVALID_ARGUMENT where there is no device of this number. At most `rows_max`
   // rows pass through one Run.
-  static absl::StatusOr<std::unique_ptr<CudaExperts>> Create(int device, size_t rows_max);
+  static absl::StatusOr<std::unique_ptr<CudaExperts>> Create(
+      int device, size_t rows_max, ExpertNumerics numerics = ExpertNumerics::kExact);
   ~CudaExperts();
   CudaExperts(const CudaExperts&) = delete;
   CudaExperts& operator=(const CudaExperts&) = delete;
 
-  // OK where this device computes experts of these weights with the host's bits: integer formats.
+  // OK where a device computes experts of these weights with these bits: integer formats, or bf16.
   // UNIMPLEMENTED names the format that it does not.
-  static absl::Status Supports(const ExpertWeights& weights);
+  static absl::Status Supports(const ExpertWeights& weights, ExpertNumerics numerics);
 
   // Copies host weights to the device. Blocks. RESOURCE_EXHAUSTED where its memory is full.
   absl::StatusOr<DeviceExpert> Upload(absl::Span<const ExpertWeights> layers) const;
@@ -67,7 +71,10 @@ class CudaExperts {
   std::string Description() const;
 
  private:
-  CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max);
+  CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max, ExpertNumerics numerics);
+  // A matrix from the host to `to`, in the device's layout, by way of `packed` there.
+  absl::Status UploadMatrix(const PackedWeights& w, uint8_t* packed, uint8_t* to) const;
+  size_t BytesOf(const PackedWeights& w) const;  // 0: no kernel
   void Fill(absl::Span<const DeviceExpertRows> parts, bool in_place,
             const CudaExpertsInput& layout);
   // Puts rows that lie on the device in the order of the entries.
@@ -79,6 +86,7 @@ class CudaExperts {
   const cuda::CudaApi& api_;
   const int device_;
   const size_t rows_max_;
+  const ExpertNumerics numerics_;
   cuda::Stream stream_ = nullptr;
   // Grown to the high-water mark.
   struct Buffer {

@@ -72,6 +72,15 @@ absl::StatusOr<DeviceChoice> DeviceFromName(absl::string_view name) {
       absl::StrCat("device: \"", name, "\", allowed are auto, cpu, cuda and cuda:N"));
 }
 
+absl::StatusOr<DeviceChoice> OnlyCuda(DeviceChoice choice) {
+  if (choice.kind == DeviceChoice::Kind::kCpu) {
+    return absl::InvalidArgumentError(
+        "device: cpu, with --numerics hopper-bf16 allowed are auto, cuda and cuda:N");
+  }
+  choice.kind = DeviceChoice::Kind::kCuda;
+  return choice;
+}
+
 absl::StatusOr<const cuda::CudaApi*> OpenCudaApi() {
   static const absl::StatusOr<const cuda::CudaApi*> api = Open();
   return api;

@@ -21,6 +21,9 @@ struct DeviceChoice {
 // INVALID_ARGUMENT for other names.
 absl::StatusOr<DeviceChoice> DeviceFromName(absl::string_view name);
 
+// The same where no CPU will do: "auto" is the first device. INVALID_ARGUMENT for "cpu".
+absl::StatusOr<DeviceChoice> OnlyCuda(DeviceChoice choice);
+
 // Opens liboctet_cuda.so, once for the process: the file that OCTET_CUDA_LIBRARY names, else the
 // one beside the program, in ../lib, or in the kernels folder of its build tree, else on the
 // loader's path. NOT_FOUND where there is none or it cannot be loaded (with the loader's reason),

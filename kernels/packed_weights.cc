@@ -123,6 +123,20 @@ GroupScale GetGroupScale(const WeightFormat& format, const PanelLayout& layout,
   return out;
 }
 
+void UnpackBf16(const PackedWeights& w, uint16_t* out) {
+  OCTET_CHECK(w.format.kind == WeightKind::kBF16);
+  const PanelLayout layout = MakePanelLayout(w.format, w.k);
+  for (size_t panel = 0; panel < PanelCount(w.n); ++panel) {
+    const uint8_t* const from = w.data + panel * layout.bytes;
+    const size_t begin = panel * kPanelOutputs, lanes = std::min(kPanelOutputs, w.n - begin);
+    for (size_t k = 0; k < w.k; ++k) {
+      for (size_t lane = 0; lane < lanes; ++lane) {
+        std::memcpy(out + (begin + lane) * w.k + k, from + (k * kPanelOutputs + lane) * 2, 2);
+      }
+    }
+  }
+}
+
 void UnpackRow(const PackedWeights& w, size_t row, float* out) {
   OCTET_CHECK_LT(row, w.n);
   const PanelLayout layout = MakePanelLayout(w.format, w.k);

@@ -77,6 +77,9 @@ size_t GgufRowBytes(const WeightFormat& format, size_t k);
 // reference decoding of the GGUF formats bit for bit.
 void UnpackRow(const PackedWeights& w, size_t row, float* out);
 
+// The weights of a bf16 matrix as they stood in their source: row-major, out[n][k].
+void UnpackBf16(const PackedWeights& w, uint16_t* out);
+
 // IEEE half and bfloat16 conversions used by all formats (round to nearest even).
 float F16ToF32(uint16_t h);
 uint16_t F32ToF16(float f);

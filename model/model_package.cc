@@ -134,6 +134,28 @@ absl::Status MapRouterLayer(const BlobReader& blob, const Manifest& manifest, ui
   return absl::OkStatus();
 }
 
+// Tensor cores take tiles of 64 by 64.
+constexpr uint32_t kHopperTile = 64;
+
+absl::Status CheckHopperBf16(const Manifest& manifest) {
+  const ModelConfig& config = manifest.config;
+  if (config.hidden % kHopperTile != 0 || config.intermediate % kHopperTile != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("numerics: hopper-bf16 needs experts of multiples of ", kHopperTile,
+                     ", these are ", config.hidden, " by ", config.intermediate));
+  }
+  for (size_t layer = 0; layer < manifest.layers.size(); ++layer) {
+    const ManifestLayer& formats = manifest.layers[layer];
+    for (const WeightFormat& format : {formats.gate, formats.up, formats.down}) {
+      if (format.kind == WeightKind::kBF16) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("numerics: hopper-bf16 needs experts in bf16, those of layer ", layer,
+                       " are in ", WeightFormatName(format), " (octet pack --experts bf16)"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 // Fills a package, the only maker of them, and opens its blobs.
@@ -157,7 +179,8 @@ class PackageLoader {
   }
 
   static absl::StatusOr<std::shared_ptr<const ModelPackage>> Load(
-      const std::string& directory, std::optional<CacheEntry> cache_entry) {
+      const std::string& directory, std::optional<CacheEntry> cache_entry,
+      ExpertNumerics numerics) {
     OCTET_ASSIGN_OR_RETURN(LoadedManifest loaded, LoadManifest(directory));
     std::shared_ptr<ModelPackage> package(new ModelPackage());
     const Manifest& manifest = loaded.manifest;
@@ -165,6 +188,12 @@ class PackageLoader {
     package->name_ = manifest.name;
     package->model_version_ = ModelVersion(manifest);
     package->compute_digest_ = ComputeDigest(manifest);
+    package->numerics_ = numerics;
+    if (numerics == ExpertNumerics::kHopperBf16) {
+      OCTET_RETURN_IF_ERROR(CheckHopperBf16(manifest));
+      package->compute_digest_ =
+          DigestHex(Sha256(absl::StrCat(package->compute_digest_, " hopper-bf16 1")));
+    }
     package->directory_ = directory;
     package->manifest_json_ = std::move(loaded.text);
     for (const ManifestLayer& layer : manifest.layers) {
@@ -190,13 +219,13 @@ absl::StatusOr<std::shared_ptr<const ModelPackage>> ModelPackage::Open(absl::str
   const std::string name(path);
   std::error_code error;
   if (std::filesystem::exists(name + "/manifest.json", error)) {
-    return PackageLoader::Load(name, std::nullopt);
+    return PackageLoader::Load(name, std::nullopt, options.numerics);
   }
   OCTET_ASSIGN_OR_RETURN(CacheEntry entry,
                          FindCacheEntry(path, options.cache_directory, options.pack));
   OCTET_RETURN_IF_ERROR(FillCacheEntry(entry, progress));
   const std::string directory = entry.directory;
-  return PackageLoader::Load(directory, std::move(entry));
+  return PackageLoader::Load(directory, std::move(entry), options.numerics);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> ModelPackage::LoadTokenizer() const {

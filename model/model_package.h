@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "core/expert_numerics.h"
 #include "core/ids.h"
 #include "core/model_config.h"
 #include "core/wire_format.h"
@@ -102,6 +103,8 @@ class ModelPackage {
     // ~/.cache/octet.
     std::string cache_directory;
     PackOptions pack;  // used when `path` is not packed yet
+    // kHopperBf16: INVALID_ARGUMENT where the experts are not in bf16 or their shape does not suit.
+    ExpertNumerics numerics = ExpertNumerics::kExact;
   };
 
   // Opens a packed directory, a Hugging Face directory or a GGUF file; the latter two are packed
@@ -117,6 +120,7 @@ class ModelPackage {
   // 64 hexadecimal characters: SHA-256 over configuration, weight digests and formats, numerics
   // version, device profile.
   const std::string& compute_digest() const { return compute_digest_; }
+  ExpertNumerics numerics() const { return numerics_; }
   const std::string& directory() const { return directory_; }
   WireFormat wire_format(LayerId layer) const { return wire_formats_[layer.value()]; }
   // Bytes of the largest expert file.
@@ -138,6 +142,7 @@ class ModelPackage {
   std::string name_;
   std::string model_version_;
   std::string compute_digest_;
+  ExpertNumerics numerics_ = ExpertNumerics::kExact;
   std::string directory_;
   std::string manifest_json_;
   std::vector<WireFormat> wire_formats_;

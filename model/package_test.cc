@@ -36,6 +36,14 @@ std::shared_ptr<const ModelPackage> PackAndOpen(const std::string& source,
   return package.ok() ? *package : nullptr;
 }
 
+absl::Status OpenWith(const std::string& directory, ExpertNumerics numerics, std::string* digest) {
+  ModelPackage::OpenOptions options;
+  options.numerics = numerics;
+  const auto package = ModelPackage::Open(directory, options, kNoProgress);
+  if (package.ok()) *digest = (*package)->compute_digest();
+  return package.status();
+}
+
 PackOptions Formats(const std::string& experts, const std::string& attention) {
   PackOptions options;
   options.experts = experts;
@@ -311,6 +319,34 @@ TEST(Package, ReplyAndFormatsArePartOfTheComputeDigest) {
     digests.insert(package->compute_digest());
   }
   EXPECT_EQ(digests.size(), variants.size());
+}
+
+// Bits that other hardware fixes are another model to a cluster, and only for weights it takes.
+TEST(PackageTest, NumericsOfTensorCoresHaveADigestOfTheirOwn) {
+  const TestDirectory directory;
+  const std::string source = OracleModel("gguf-q4_k") + "/model.gguf";
+  const auto package = PackAndOpen(source, directory, Formats("bf16", "source"));
+  ASSERT_NE(package, nullptr);
+  std::string exact, other;
+  ASSERT_TRUE(OpenWith(package->directory(), ExpertNumerics::kExact, &exact).ok());
+  ASSERT_TRUE(OpenWith(package->directory(), ExpertNumerics::kHopperBf16, &other).ok());
+  EXPECT_EQ(exact, package->compute_digest());
+  EXPECT_NE(other, exact);
+  EXPECT_EQ(other.size(), 64u);
+
+  const TestDirectory integer;
+  const auto packed = PackAndOpen(source, integer, Formats("source", "source"));
+  ASSERT_NE(packed, nullptr);
+  const absl::Status format = OpenWith(packed->directory(), ExpertNumerics::kHopperBf16, &other);
+  EXPECT_TRUE(absl::IsInvalidArgument(format)) << format;
+  EXPECT_THAT(format.message(), HasSubstr("layer 0 are in q4_k"));
+
+  const TestDirectory small;
+  const auto narrow = PackAndOpen(OracleModel("mixtral-gqa4-bf16"), small, Formats("bf16", "bf16"));
+  ASSERT_NE(narrow, nullptr);
+  const absl::Status shape = OpenWith(narrow->directory(), ExpertNumerics::kHopperBf16, &other);
+  EXPECT_TRUE(absl::IsInvalidArgument(shape)) << shape;
+  EXPECT_THAT(shape.message(), HasSubstr("multiples of 64, these are 32 by 16"));
 }
 
 }  // namespace

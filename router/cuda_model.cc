@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/status_macros.h"
+#include "kernels/cuda_experts.h"
 #include "kernels/cuda_library.h"
 #include "kernels/kernels.h"
 
@@ -40,6 +42,16 @@ class Uploader {
     return absl::OkStatus();
   }
 
+  // Row-major, as tensor cores take it.
+  absl::Status CopyBf16(const PackedWeights& w, cuda::Matrix* out) {
+    std::vector<uint16_t> rows(w.n * w.k);
+    UnpackBf16(w, rows.data());
+    const uint16_t* placed = nullptr;
+    OCTET_RETURN_IF_ERROR(Copy(rows.data(), rows.size(), &placed));
+    *out = {w.format, w.n, w.k, reinterpret_cast<const uint8_t*>(placed)};
+    return absl::OkStatus();
+  }
+
   template <typename T>
   absl::Status Copy(const T* host, size_t count, const T** out) {
     OCTET_ASSIGN_OR_RETURN(const auto memory,
@@ -59,22 +71,20 @@ class Uploader {
   size_t packed_bytes_ = 0;
 };
 
-absl::Status UploadExperts(Uploader& uploader, absl::Span<const MappedExpert> experts, size_t layer,
-                           CudaLayerWeights* out) {
+absl::Status UploadExperts(Uploader& uploader, absl::Span<const MappedExpert> experts,
+                           ExpertNumerics numerics, size_t layer, CudaLayerWeights* out) {
   std::vector<cuda::ExpertMatrices> table;
   for (const MappedExpert& expert : experts) {
     const ExpertWeights& w = expert.layers[layer];
-    if (!w.gate.format.is_integer() || !w.down.format.is_integer()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "layer ", layer, ": experts in ", WeightFormatName(w.gate.format), " and ",
-          WeightFormatName(w.down.format),
-          "; a CUDA device computes integer ones with the host's bits (octet pack --experts "
-          "int4)"));
-    }
+    OCTET_RETURN_IF_ERROR(CudaExperts::Supports(w, numerics));
+    const auto copy = [&](const PackedWeights& matrix, cuda::Matrix* to) {
+      return numerics == ExpertNumerics::kExact ? uploader.Copy(matrix, to)
+                                                : uploader.CopyBf16(matrix, to);
+    };
     cuda::ExpertMatrices matrices;
-    OCTET_RETURN_IF_ERROR(uploader.Copy(w.gate, &matrices.gate));
-    OCTET_RETURN_IF_ERROR(uploader.Copy(w.up, &matrices.up));
-    OCTET_RETURN_IF_ERROR(uploader.Copy(w.down, &matrices.down));
+    OCTET_RETURN_IF_ERROR(copy(w.gate, &matrices.gate));
+    OCTET_RETURN_IF_ERROR(copy(w.up, &matrices.up));
+    OCTET_RETURN_IF_ERROR(copy(w.down, &matrices.down));
     table.push_back(matrices);
   }
   out->expert = table[0];
@@ -102,7 +112,7 @@ absl::StatusOr<std::unique_ptr<CudaModel>> UploadModel(const cuda::CudaApi& api,
                                                        const ModelConfig& config,
                                                        const RouterWeights& weights,
                                                        absl::Span<const MappedExpert> experts,
-                                                       size_t positions) {
+                                                       ExpertNumerics numerics, size_t positions) {
   auto model = std::make_unique<CudaModel>();
   model->config = config;
   Uploader uploader(api, model.get());
@@ -117,7 +127,7 @@ absl::StatusOr<std::unique_ptr<CudaModel>> UploadModel(const cuda::CudaApi& api,
   for (uint32_t i = 0; i < config.layers; ++i) {
     OCTET_RETURN_IF_ERROR(UploadLayer(uploader, config, weights.layers[i], &model->layers[i]));
     if (experts.empty()) continue;
-    OCTET_RETURN_IF_ERROR(UploadExperts(uploader, experts, i, &model->layers[i]));
+    OCTET_RETURN_IF_ERROR(UploadExperts(uploader, experts, numerics, i, &model->layers[i]));
   }
   const size_t entries = positions * config.head_dim / 2;
   std::vector<float> cosines(entries), sines(entries);

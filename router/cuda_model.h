@@ -15,13 +15,14 @@
 namespace octet {
 
 // Copies the router's weights, and those of all experts where `experts` has them (else `experts` is
-// empty, and a package's formats say what travels), to the current device. Blocks. INVALID_ARGUMENT
-// where the experts are not of integer kinds, RESOURCE_EXHAUSTED where memory is short.
+// empty, and a package's formats say what travels), to the current device. Blocks. UNIMPLEMENTED
+// where a device does not compute such experts with these numerics, RESOURCE_EXHAUSTED where memory
+// is short.
 absl::StatusOr<std::unique_ptr<CudaModel>> UploadModel(const cuda::CudaApi& api,
                                                        const ModelConfig& config,
                                                        const RouterWeights& weights,
                                                        absl::Span<const MappedExpert> experts,
-                                                       size_t positions);
+                                                       ExpertNumerics numerics, size_t positions);
 
 }  // namespace octet
 

@@ -81,6 +81,13 @@ absl::Status CudaStep::Take(size_t count, T** out) {
   return absl::OkStatus();
 }
 
+size_t CudaStep::MoeScratchBytes(const CudaLayerWeights& layer, size_t entries) const {
+  const cuda::ExpertMatrices& e = layer.expert;
+  const uint32_t experts = model_.config.experts;
+  if (e.gate.format.is_integer()) return api_.moe_scratch_bytes(e, experts, entries);
+  return api_.moe_scratch_bytes_bf16(model_.config.hidden, e.gate.n, experts, entries);
+}
+
 absl::Status CudaStep::Allocate() {
   const ModelConfig& c = model_.config;
   const size_t rows = limits_.rows_max, entries = rows * c.top_k;
@@ -102,7 +109,7 @@ absl::Status CudaStep::Allocate() {
       scales = std::max(scales, rows * (l.wire_padded / l.wire_group));
     }
     if (l.experts != nullptr) {
-      moe = std::max(moe, api_.moe_scratch_bytes(l.expert, c.experts, entries));
+      moe = std::max(moe, MoeScratchBytes(l, entries));
     }
   }
   const size_t q_width = size_t{c.heads} * c.head_dim, k_width = size_t{c.kv_heads} * c.head_dim;
@@ -398,6 +405,10 @@ int CudaStep::EnqueueExperts(size_t layer) {
   const auto rows = static_cast<uint32_t>(rows_);
   const cuda::RowGroups groups{c.experts, offsets_, sorted_, rows, rows * c.top_k};
   added_ = false;
+  if (!l.expert.gate.format.is_integer()) {
+    return api_.moe_ffn_bf16(stream_, c.hidden, l.expert.gate.n, l.experts, groups, normed_,
+                             moe_scratch_, replies_);
+  }
   return api_.moe_ffn(stream_, l.expert, l.experts, groups, q_, scales_, moe_scratch_, replies_);
 }
 

@@ -35,7 +35,7 @@ struct CudaLayerWeights {
   size_t wire_padded = 0;
   size_t wire_group = 0;
   // On the device, one an expert, null where the experts are elsewhere. `expert` has their common
-  // shape and formats.
+  // shape and formats: integer ones, or bf16 row-major (ExpertNumerics).
   const cuda::ExpertMatrices* experts = nullptr;
   cuda::ExpertMatrices expert;
 };
@@ -109,6 +109,7 @@ class CudaStep {
   CudaStep(const cuda::CudaApi& api, const CudaModel* model, const cuda::Cache& cache,
            size_t layer_bytes, const CudaStepLimits& limits);
   absl::Status Allocate();
+  size_t MoeScratchBytes(const CudaLayerWeights& layer, size_t entries) const;
   template <typename T>
   absl::Status Take(size_t count, T** out);
   int EnqueueLayers();

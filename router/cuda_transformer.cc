@@ -65,8 +65,8 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
   }
   const size_t positions =
       std::min<size_t>(out->kv_blocks_ * kKvBlockPositions, model.config.context);
-  OCTET_ASSIGN_OR_RETURN(
-      out->model_, UploadModel(*api, model.config, model.weights, options.experts, positions));
+  OCTET_ASSIGN_OR_RETURN(out->model_, UploadModel(*api, model.config, model.weights,
+                                                  options.experts, model.numerics, positions));
   out->model_->device = options.device;
   OCTET_RETURN_IF_ERROR(out->Allocate(options, *api));
   return out;

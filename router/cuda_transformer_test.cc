@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -79,6 +80,35 @@ TEST_P(CudaTransformerTest, IntegerFormatsGiveTheLogitsOfTheHost) {
     Check({.experts = "int4", .attention = "int8", .group = group}, DType::kF32);
   }
   Check({.experts = "w4x", .attention = "int4", .group = 64}, DType::kF16);
+}
+
+// The bits of tensor cores: near the host's, and the same however positions are cut into steps.
+TEST(CudaTransformerBf16Test, LogitsDoNotDependOnTheSteps) {
+  OCTET_NEEDS_CUDA();
+  const TempDirectory temp;
+  const auto exact =
+      PackGolden("gguf-q4_k", temp.path(), {.experts = "bf16", .attention = "source"});
+  ModelPackage::OpenOptions options;
+  options.numerics = ExpertNumerics::kHopperBf16;
+  const auto package =
+      ModelPackage::Open(exact->directory(), options, [](absl::string_view, uint64_t, uint64_t) {});
+  ASSERT_TRUE(package.ok()) << package.status();
+  EXPECT_NE((*package)->compute_digest(), exact->compute_digest());
+  const size_t vocab = exact->config().vocab;
+  const std::vector<TokenId> ids = Prompt(exact->config().vocab, 100);
+  const std::vector<float> host = LogitModel(exact, DType::kF16).Run(ids, 64);
+  LogitModel device(*package, DType::kF16, LogitModel::Where::kCudaAll);
+  const std::vector<float> whole = device.Run(ids, 100);
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < host.size(); ++i) {
+    error += (whole[i] - host[i]) * (whole[i] - host[i]);
+    norm += host[i] * host[i];
+  }
+  EXPECT_LT(std::sqrt(error / norm), 2e-2);
+  for (const size_t chunk : {64u, 37u, 1u}) {
+    SCOPED_TRACE(chunk);
+    ExpectSame(device.Run(ids, chunk), whole, vocab);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaTransformerTest, ::testing::ValuesIn(GoldenModels()),

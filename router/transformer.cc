@@ -69,6 +69,7 @@ TransformerModel MakeTransformerModel(const ModelPackage& package, RouterWeights
   for (uint32_t layer = 0; layer < model.config.layers; ++layer) {
     model.wire_formats.push_back(package.wire_format(LayerId(layer)));
   }
+  model.numerics = package.numerics();
   model.weights = std::move(weights);
   return model;
 }

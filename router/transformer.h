@@ -27,6 +27,7 @@ namespace octet {
 struct TransformerModel {
   ModelConfig config;
   std::vector<WireFormat> wire_formats;  // [layer]
+  ExpertNumerics numerics = ExpertNumerics::kExact;
   RouterWeights weights;
 };
 

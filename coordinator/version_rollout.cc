@@ -123,7 +123,15 @@ bool VersionState::SameAsActive(const PlacementPlan& plan) const {
 }
 
 void VersionState::WarnOfShortage(const PlacementPlan& plan) {
-  if (!plan.unplaced.empty()) {
+  const auto frozen = std::count_if(members_.begin(), members_.end(), [](const auto& entry) {
+    return entry.second.frozen && !entry.second.lost;
+  });
+  if (!plan.unplaced.empty() && frozen > 0) {
+    Log(LogLevel::kWarning,
+        absl::StrCat("no worker takes ", plan.unplaced.size(), " of ", model_.experts,
+                     " experts: ", frozen, " failed to load some and get none for ",
+                     settings_.freeze.millis(), " ms"));
+  } else if (!plan.unplaced.empty()) {
     Log(LogLevel::kWarning,
         absl::StrCat("no worker has room for ", plan.unplaced.size(), " of ", model_.experts,
                      " experts (", model_.expert_bytes, " bytes each): add a worker"));

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -307,6 +309,48 @@ TEST_F(ClusterTest, ChaosKillsWorkersAndStreamsGoOn) {
     if (HasFailure()) break;
   }
   EXPECT_GE(kills(), 2u) << cluster_->Log();
+}
+
+// A file of weights is cut short under the workers that have it mapped: they end, whatever is put
+// in their place refuses it, and streams wait until it is whole again.
+TEST_F(ClusterTest, StreamsOutliveAFileOfWeightsCutShort) {
+  constexpr size_t kClients = 4;
+  constexpr uint32_t kTokens = 400;
+  const TemporaryDirectory own;
+  const std::string package =
+      PackTestModel(own.path(), {"--experts", "int8", "--attention", "int8"});
+  cluster_ = std::make_unique<LocalCluster>(
+      package,
+      std::vector<std::string>{"--workers", "3", "--worker-threads", "1", "--replication", "2"});
+  ASSERT_TRUE(cluster_->WaitReady(kReadyMs)) << cluster_->Log();
+  // The router's file is another size than the experts', which are many.
+  std::map<uintmax_t, std::vector<std::filesystem::path>> by_size;
+  for (const auto& file : std::filesystem::directory_iterator(package + "/blobs")) {
+    by_size[file.file_size()].push_back(file.path());
+  }
+  const auto experts = std::find_if(by_size.begin(), by_size.end(),
+                                    [](const auto& entry) { return entry.second.size() > 1; });
+  ASSERT_NE(experts, by_size.end());
+  const std::filesystem::path victim = experts->second.front();
+  const std::filesystem::path whole = own.path() + "/whole";
+  std::filesystem::copy_file(victim, whole);
+  std::vector<Reply> replies;
+  Progress progress(kClients);
+  std::vector<std::thread> threads = StartClients(kClients, kTokens, &replies, &progress);
+  EXPECT_TRUE(progress.WaitForEach(5, kReadyMs));
+  std::filesystem::resize_file(victim, 0);
+  EXPECT_TRUE(
+      cluster_->WaitStatus([](const auto& status) { return ReadyWorkers(status) < 2; }, kRepairMs))
+      << cluster_->Log();
+  EXPECT_TRUE(progress.AnyBelow(kTokens)) << "they ended too soon to be harmed";
+  // As an operator would: another file in its place.
+  std::filesystem::rename(whole, victim);
+  for (std::thread& thread : threads) thread.join();
+  ExpectSingleProcessTokens(replies, kTokens);
+  EXPECT_THAT(cluster_->Log(), testing::HasSubstr("manifest.json says"));
+  EXPECT_TRUE(
+      cluster_->WaitStatus([](const auto& status) { return ReadyWorkers(status) == 3; }, kRepairMs))
+      << cluster_->Log();
 }
 
 TEST_P(TransportTest, SigtermEndsEveryProcess) {

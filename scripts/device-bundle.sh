@@ -10,7 +10,8 @@ to=${2:-$build/device}
 rm -rf "$to"
 mkdir -p "$to/bin" "$to/lib"
 programs=()
-for program in kernels/cuda/kernels_cuda_test router/router_cuda_transformer_test bench/octet_cuda_bench transport/nccl_smoke octet; do
+for program in kernels/cuda/kernels_cuda_test expert_worker/expert_worker_cuda_worker_test router/router_cuda_transformer_test \
+  bench/octet_cuda_bench transport/nccl_smoke octet; do
   if [ -x "$build/$program" ]; then programs+=("$build/$program"); fi
 done
 cp "${programs[@]}" "$to/bin"

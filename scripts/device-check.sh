@@ -56,7 +56,10 @@ wants() {
   return 1
 }
 
-if wants tests; then step tests 300 "$bundle/bin/kernels_cuda_test"; fi
+if wants tests; then
+  step tests 300 "$bundle/bin/kernels_cuda_test"
+  step worker 120 "$bundle/bin/expert_worker_cuda_worker_test" --gtest_filter='CudaWorkerTest.*'
+fi
 if wants router; then
   # The test finds its models where it was built.
   built=$(cat "$bundle/source" 2>/dev/null || pwd)

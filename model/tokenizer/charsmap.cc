@@ -36,7 +36,8 @@ absl::StatusOr<Charsmap> Charsmap::Parse(std::string_view blob) {
   const size_t count = map.units_.size();
   for (size_t i = 0; i < count; ++i) {
     const uint32_t unit = map.units_[i];
-    const bool value = (unit & kValueBit) != 0;
+    // The root is a node, whatever it says: look-ups begin at its children.
+    const bool value = i > 0 && (unit & kValueBit) != 0;
     const bool fits = value ? (unit & ~kValueBit) < map.replacements_.size()
                             : ((i ^ OffsetOf(unit)) | 0xFF) < count;
     if (!fits) {

@@ -63,7 +63,9 @@ struct NcclServer::Shared {
   const std::array<NcclSizes, kNcclLanes> sizes;
   const bool on_device;  // rows are computed where they lie; replies of less than f32 can't be
   const int nccl_version;
-  RowPool& pool() const { return on_device ? *device->device_pool() : *device->pool(); }
+  const std::shared_ptr<RowPool>& pool() const {
+    return on_device ? device->device_pool() : device->pool();
+  }
   Mutex mu;
   CondVar changed;
   std::vector<const Session*> sessions OCTET_GUARDED_BY(mu);  // that gRPC has not let go of
@@ -211,8 +213,7 @@ void NcclServer::Session::Welcome() {
     self->EndSession(End::kBreak, why);
     self->FinishIfOver();
   };
-  pair_ =
-      std::make_shared<NcclPair>(s_->device->api(), options, s_->device->pool(), std::move(events));
+  pair_ = std::make_shared<NcclPair>(s_->device->api(), options, s_->pool(), std::move(events));
   s_->device->Add(pair_);
   auto message = std::make_unique<NcclFromWorker>();
   EncodeWelcome(terms, message->mutable_welcome());
@@ -298,7 +299,7 @@ absl::Status NcclServer::Session::TakeDispatch() {
     if (sizes.TransferBytes(bytes, prefill) == transfer_bytes) call.input_bytes = bytes;
   }
   NcclTransfer transfer;
-  OCTET_ASSIGN_OR_RETURN(transfer.memory, s_->pool().Take(transfer_bytes));
+  OCTET_ASSIGN_OR_RETURN(transfer.memory, s_->pool()->Take(transfer_bytes));
   transfer.wire_bytes = transfer_bytes;
   transfer.used_bytes = call.input_bytes;
   transfer.done = [self = shared_from_this(), c = std::move(reading_)](
@@ -323,7 +324,7 @@ absl::Status NcclServer::Session::Admit(Call& call) {
   const WireFormat& format = call.job.format;
   const size_t bytes = call.reply_rows * format.ReplyRowBytes();
   const uint64_t transfer_bytes = s_->sizes[kReplyLane].TransferBytes(bytes, view.prefill);
-  OCTET_ASSIGN_OR_RETURN(call.output, s_->pool().Take(transfer_bytes));
+  OCTET_ASSIGN_OR_RETURN(call.output, s_->pool()->Take(transfer_bytes));
   call.answer.set_transfer_bytes(transfer_bytes);
   call.job.on_device = s_->on_device;
   if (s_->on_device) {

@@ -143,7 +143,10 @@ absl::StatusOr<DeviceExpert> CudaExperts::Upload(absl::Span<const ExpertWeights>
     }
   }
   OCTET_ASSIGN_OR_RETURN(const auto memory, Allocate(api_, total, "memory for an expert"));
-  OCTET_ASSIGN_OR_RETURN(const auto packed, Allocate(api_, largest, "memory to load an expert"));
+  std::shared_ptr<uint8_t> packed;
+  if (numerics_ == ExpertNumerics::kExact) {
+    OCTET_ASSIGN_OR_RETURN(packed, Allocate(api_, largest, "memory to load an expert"));
+  }
   DeviceExpert out;
   out.bytes = total;
   out.memory = memory;

@@ -185,7 +185,9 @@ absl::StatusOr<WireRows> CudaTransformer::TakeRows(size_t rows, LayerId layer) {
   }
   fetch(host_chosen_, step_->chosen(), entries * sizeof(uint32_t));
   fetch(host_weights_, step_->weights(), entries * sizeof(float));
-  if (error == 0) error = api.synchronize(stream);
+  // Also after an error: what was enqueued before it still reads them.
+  const int ended = api.synchronize(stream);
+  if (error == 0) error = ended;
   being_read_.clear();
   OCTET_RETURN_IF_ERROR(CudaStatus(api, error, "taking rows to the experts"));
   return wire;
@@ -203,20 +205,29 @@ absl::Status CudaTransformer::BringReplies(const std::vector<DeviceReply>& on_de
   std::sort(by_address_.begin(), by_address_.end(), [this](uint32_t a, uint32_t b) {
     return std::less<>()(reply_rows_[a], reply_rows_[b]);
   });
-  const auto is_on_device = [&](const float* row) {
-    return std::any_of(on_device.begin(), on_device.end(), [row](const DeviceReply& reply) {
-      return !std::less<>()(row, reply.rows) && std::less<>()(row, reply.rows + reply.floats);
-    });
+  // The reply on the device that holds a row; null for one on the host.
+  const auto holder = [&](const float* row) -> const DeviceReply* {
+    for (const DeviceReply& reply : on_device) {
+      if (!std::less<>()(row, reply.rows) && std::less<>()(row, reply.rows + reply.floats)) {
+        return &reply;
+      }
+    }
+    return nullptr;
   };
   int error = 0;
   for (size_t begin = 0; begin < entries && error == 0;) {
     const float* const from = reply_rows_[by_address_[begin]];
+    const DeviceReply* const reply = holder(from);
+    // Not into another reply, which may lie right behind: a copy stays within one allocation.
     size_t end = begin + 1;
-    while (end < entries && reply_rows_[by_address_[end]] == from + (end - begin) * hidden) ++end;
+    for (; end < entries; ++end) {
+      const float* const next = reply_rows_[by_address_[end]];
+      if (next != from + (end - begin) * hidden || holder(next) != reply) break;
+    }
     for (size_t i = begin; i < end; ++i) host_slots_[by_address_[i]] = static_cast<uint32_t>(i);
     const size_t bytes = (end - begin) * hidden * sizeof(float);
     const float* source = from;
-    if (!is_on_device(from)) {
+    if (reply == nullptr) {
       std::memcpy(staged + begin * hidden, from, bytes);
       source = staged + begin * hidden;
     }

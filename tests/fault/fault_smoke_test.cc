@@ -22,6 +22,7 @@ class FaultSmokeTest : public testing::TestWithParam<const char*> {
     }
     options_.model = PackTestModel(directory_.path(), {"--experts", "int4", "--group", "64"});
     options_.transport = GetParam();
+    if (nccl()) options_.up_flags = {"--device=cuda"};
     options_.workers = 4;
     options_.rounds = 2;
     options_.tokens = 100;

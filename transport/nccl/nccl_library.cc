@@ -190,8 +190,10 @@ class CudaNccl final : public NcclApi {
 
  private:
   absl::Status Status(int error, const char* what) const {
+    constexpr int kOutOfMemory = 2;  // cudaErrorMemoryAllocation
     if (error == 0) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat(what, ": ", cuda_.error_text(error)));
+    const std::string text = absl::StrCat(what, ": ", cuda_.error_text(error));
+    return error == kOutOfMemory ? absl::ResourceExhaustedError(text) : absl::InternalError(text);
   }
 
   const Functions f_;

@@ -24,6 +24,7 @@
 #include "octet/v1/expert.grpc.pb.h"
 #include "rpc/expert_codec.h"
 #include "rpc/status_details.h"
+#include "transport/nccl/gathering.h"
 #include "transport/nccl/nccl_message.h"
 
 namespace octet {
@@ -46,6 +47,12 @@ struct Pending {
   bool prefill = false;
   bool on_device = false;  // the reply's rows stay there
   std::shared_ptr<ReplyPool> pool;
+  std::shared_ptr<Gathering> gathering;  // of rows on the device, else null
+
+  // Its rows may go: what has not been gathered yet never is.
+  void LetGo() const {
+    if (gathering != nullptr) gathering->wanted = false;
+  }
 };
 
 // A reply that is all here, and waits for Poll.
@@ -57,23 +64,6 @@ struct Arrived {
   bool unchecked = false;
   MonotonicTime at;
 };
-
-// A piece of the step's rows, gathered on the device when its turn comes.
-struct Gathering {
-  WireRows from;
-  size_t count = 0;
-  RowPool::Lease rows;  // share->rows, on the host and the device
-};
-
-absl::AnyInvocable<absl::Status(NcclApi*, NcclStream)> GatherLater(
-    std::shared_ptr<const Gathering> g, uint8_t* to) {
-  return [g = std::move(g), to](NcclApi* api, NcclStream stream) -> absl::Status {
-    const RowMemory& rows = *g->rows;
-    OCTET_RETURN_IF_ERROR(api->Copy(stream, rows.device, rows.host, g->count * sizeof(uint32_t)));
-    return GatherDeviceRows(api, stream, g->from, static_cast<const uint32_t*>(rows.device),
-                            g->count, to);
-  };
-}
 
 }  // namespace
 
@@ -93,7 +83,8 @@ class NcclLink::Core : public std::enable_shared_from_this<NcclLink::Core> {
   void Send(const ExpertDispatch& dispatch, ReplyFn done) OCTET_EXCLUDES(mu_);
   // The memory of a dispatch's rows and what fills it.
   absl::Status TakeRows(const ExpertDispatch& dispatch, size_t transfer_bytes,
-                        NcclFromRouter* message, NcclTransfer* transfer);
+                        NcclFromRouter* message, NcclTransfer* transfer,
+                        std::shared_ptr<Gathering>* gathering);
   void Cancel(const DispatchKey& key) OCTET_EXCLUDES(mu_);
   void Poll() OCTET_EXCLUDES(mu_);
   bool connected() const { return connected_; }
@@ -303,6 +294,7 @@ void NcclLink::Core::Break(const absl::Status& why) {
 
 void NcclLink::Core::FailPending(const absl::Status& why) {
   for (Pending& pending : std::exchange(pending_, {})) {
+    pending.LetGo();
     pending.done(FailedReply(pending.key, why));
   }
 }
@@ -345,7 +337,8 @@ absl::Status NcclLink::Core::CheckSend() const {
 }
 
 absl::Status NcclLink::Core::TakeRows(const ExpertDispatch& dispatch, size_t transfer_bytes,
-                                      NcclFromRouter* message, NcclTransfer* transfer) {
+                                      NcclFromRouter* message, NcclTransfer* transfer,
+                                      std::shared_ptr<Gathering>* later) {
   transfer->wire_bytes = transfer_bytes;
   // Where it fails the pair is gone, which fails the dispatch.
   transfer->done = [](const absl::Status&, RowPool::Lease) {};
@@ -369,6 +362,7 @@ absl::Status NcclLink::Core::TakeRows(const ExpertDispatch& dispatch, size_t tra
   // Until then the device reads what was gathered, also after `fill` has run.
   transfer->done = [gathering](const absl::Status&, RowPool::Lease) {};
   transfer->fill = GatherLater(gathering, static_cast<uint8_t*>(transfer->memory->device));
+  *later = gathering;
   return absl::OkStatus();
 }
 
@@ -398,9 +392,9 @@ void NcclLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
   EncodeDispatchHead(dispatch, message->mutable_dispatch());
   message->set_transfer_bytes(transfer_bytes);
   NcclTransfer transfer;
-  refusal = TakeRows(dispatch, transfer_bytes, message.get(), &transfer);
-  if (!refusal.ok()) return done(FailedReply(dispatch.key, refusal));
   Pending pending;
+  refusal = TakeRows(dispatch, transfer_bytes, message.get(), &transfer, &pending.gathering);
+  if (!refusal.ok()) return done(FailedReply(dispatch.key, refusal));
   pending.key = dispatch.key;
   pending.done = std::move(done);
   pending.format = dispatch.rows.format;
@@ -444,7 +438,9 @@ void NcclLink::Core::Cancel(const DispatchKey& key) {
   // What is on its way moves on: the worker has been told to expect it.
   const auto it = std::find_if(pending_.begin(), pending_.end(),
                                [&](const Pending& p) { return p.key == key; });
-  if (it != pending_.end()) pending_.erase(it);
+  if (it == pending_.end()) return;
+  it->LetGo();
+  pending_.erase(it);
 }
 
 // ---- Replies ----

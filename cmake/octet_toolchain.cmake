@@ -52,3 +52,12 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(HWLOC REQUIRED IMPORTED_TARGET hwloc)
+
+# Headers of NCCL, for the files that call it. Without them NCCL is left out.
+find_path(OCTET_NCCL_INCLUDE nccl.h HINTS /usr/local/cuda/include $ENV{CUDA_HOME}/include)
+find_path(OCTET_CUDA_INCLUDE cuda_runtime.h HINTS /usr/local/cuda/include $ENV{CUDA_HOME}/include)
+set(OCTET_HAVE_NCCL FALSE)
+if(OCTET_NCCL_INCLUDE AND OCTET_CUDA_INCLUDE)
+  set(OCTET_HAVE_NCCL TRUE)
+endif()
+set(OCTET_NCCL_COMPILE_OPTIONS "-isystem${OCTET_NCCL_INCLUDE};-isystem${OCTET_CUDA_INCLUDE}")

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include "absl/strings/match.h"
@@ -241,12 +240,7 @@ TEST(CudaWorkerTest, TensorCoresGiveARowTheSameBitsInAnyCompany) {
   ASSERT_TRUE(RunExpert(context.ctx, *host.load(ExpertId(1)), LayerId(1), input, all,
                         {want.data(), kRows, shape.hidden})
                   .ok());
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    error += (together[i] - want[i]) * (together[i] - want[i]);
-    norm += want[i] * want[i];
-  }
-  EXPECT_LT(std::sqrt(error / norm), 1e-2);
+  EXPECT_LT(test::RelativeError(together, want), 1e-2);
 }
 
 }  // namespace

@@ -35,6 +35,17 @@ inline size_t FirstDifference(const std::vector<float>& a, const std::vector<flo
   return a.size();
 }
 
+// Of the difference, in the Euclidean norm, against `want`.
+inline double RelativeError(const std::vector<float>& got, const std::vector<float>& want) {
+  OCTET_CHECK_EQ(got.size(), want.size());
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += (got[i] - want[i]) * (got[i] - want[i]);
+    norm += want[i] * want[i];
+  }
+  return std::sqrt(error / norm);
+}
+
 // 64-byte aligned, zeroed.
 class AlignedBytes {
  public:

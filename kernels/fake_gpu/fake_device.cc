@@ -25,6 +25,8 @@ constexpr uint8_t kUnwritten = 0xa5;
 
 thread_local int current_device = 0;
 
+size_t Padded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
 struct Allocation {
   size_t bytes = 0;
   int device = 0;  // -1: page-locked memory of the host
@@ -140,7 +142,7 @@ void Stream::Work() {
 int Allocate(size_t bytes, int device, void** out) {
   *out = nullptr;
   Machine& m = TheMachine();
-  const size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const size_t size = Padded(bytes);
   {
     MutexLock lock(m.mu);
     if (device >= 0 && m.error[device] != 0) return m.error[device];
@@ -173,7 +175,7 @@ void Release(void* memory) {
   const auto it = m.memory.find(reinterpret_cast<uintptr_t>(memory));
   if (it == m.memory.end()) return;
   if (it->second.device >= 0) {
-    m.used[it->second.device] -= (it->second.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    m.used[it->second.device] -= Padded(it->second.bytes);
   }
   m.memory.erase(it);
   std::free(memory);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/mutex.h"
 #include "core/status_macros.h"
+#include "kernels/cuda_library.h"
 #endif
 
 namespace octet {
@@ -189,12 +190,7 @@ class CudaNccl final : public NcclApi {
   bool Reached(NcclMark mark, uint32_t value) override;
 
  private:
-  absl::Status Status(int error, const char* what) const {
-    constexpr int kOutOfMemory = 2;  // cudaErrorMemoryAllocation
-    if (error == 0) return absl::OkStatus();
-    const std::string text = absl::StrCat(what, ": ", cuda_.error_text(error));
-    return error == kOutOfMemory ? absl::ResourceExhaustedError(text) : absl::InternalError(text);
-  }
+  absl::Status Status(int error, const char* what) const { return CudaStatus(cuda_, error, what); }
 
   const Functions f_;
   const cuda::CudaApi& cuda_;

@@ -124,13 +124,15 @@ bool VersionState::SameAsActive(const PlacementPlan& plan) const {
 
 void VersionState::WarnOfShortage(const PlacementPlan& plan) {
   const auto frozen = std::count_if(members_.begin(), members_.end(), [](const auto& entry) {
-    return entry.second.frozen && !entry.second.lost;
+    const Member& member = entry.second;
+    return member.frozen && !member.lost && !member.record.draining;
   });
   if (!plan.unplaced.empty() && frozen > 0) {
     Log(LogLevel::kWarning,
-        absl::StrCat("no worker takes ", plan.unplaced.size(), " of ", model_.experts,
-                     " experts: ", frozen, " failed to load some and get none for ",
-                     settings_.freeze.millis(), " ms"));
+        absl::StrCat("no worker takes ", plan.unplaced.size(), " of ", model_.experts, " experts (",
+                     model_.expert_bytes, " bytes each): ", frozen,
+                     " failed to load some and get none for ", settings_.freeze.millis(),
+                     " ms, and no other has room"));
   } else if (!plan.unplaced.empty()) {
     Log(LogLevel::kWarning,
         absl::StrCat("no worker has room for ", plan.unplaced.size(), " of ", model_.experts,

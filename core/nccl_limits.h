@@ -29,7 +29,7 @@ inline constexpr int64_t kNcclReopenMsMax = 1'000;
 inline constexpr size_t kNcclStreamTransfersMax = 4;
 // Rows of a decode step that travel in a transfer of fixed size.
 inline constexpr uint32_t kNcclBucketRows = 64;
-// Memory for rows of all pairs of a device, there and again on the host.
+// Memory for rows of all pairs of a device, there and, where the host uses them, again here.
 inline constexpr uint64_t kNcclPoolBytesMax = 4ull << 30;
 inline constexpr size_t kNcclPoolBufferBytesMin = 4096;
 // Pieces that lie ready for decode steps, per direction, when a pair is made.

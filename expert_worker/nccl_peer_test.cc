@@ -57,7 +57,7 @@ class BadRouter {
     options.ids = terms_.ids;
     for (size_t i = 0; i < kNcclLanes; ++i) options.warm_bytes[i] = terms_.sizes[i].bucket;
     pair_ = std::make_shared<NcclPair>(
-        &api, options, device->pool(),
+        &api, options, TakeWarmRows(device->pool(), options.warm_bytes).value(),
         NcclPairEvents{[] {}, [this](const absl::Status&) { gone_.set_value(); }});
     device->Add(pair_);
   }
@@ -91,6 +91,7 @@ class BadRouter {
     return stream_->Finish();
   }
   const NcclTerms& terms() const { return terms_; }
+  const NcclFromWorker& answer() const { return answer_; }  // the last
 
   SystemClock clock;
   FakeNccl api;
@@ -108,7 +109,8 @@ class BadRouter {
   std::promise<void> gone_;
 };
 
-class BadNcclPeer : public ::testing::Test {
+// With and without the rows on the device.
+class BadNcclPeer : public ::testing::TestWithParam<bool> {
  protected:
   BadNcclPeer() {
     // Holds experts 0, 1 and 3 of 4.
@@ -117,6 +119,7 @@ class BadNcclPeer : public ::testing::Test {
     EXPECT_TRUE(store->Activate(Epoch(1)).ok());
     NcclTestWorkerOptions options;
     options.deadlines.transfer = Duration::Millis(200);
+    options.on_device = GetParam();
     worker_ = std::make_unique<NcclTestWorker>(std::move(store), options);
   }
   // Three rows; expert 0 has the rows 0 and 2, expert 3 the row 1.
@@ -150,6 +153,7 @@ class BadNcclPeer : public ::testing::Test {
     const octet::v1::DispatchReply reply = Ask(router, MakeDispatch(router.terms()));
     EXPECT_EQ(reply.error(), octet::v1::DISPATCH_OK) << reply.message();
     EXPECT_EQ(reply.key().attempt(), 7u);
+    EXPECT_EQ(router.answer().unchecked(), GetParam());
   }
 
   TestModelShape shape_;
@@ -157,7 +161,7 @@ class BadNcclPeer : public ::testing::Test {
   std::unique_ptr<NcclTestWorker> worker_;
 };
 
-TEST_F(BadNcclPeer, GetsOnePreciseRefusalForEachFault) {
+TEST_P(BadNcclPeer, GetsOnePreciseRefusalForEachFault) {
   struct Fault {
     const char* name;
     std::function<void(NcclFromRouter*)> make;
@@ -166,7 +170,7 @@ TEST_F(BadNcclPeer, GetsOnePreciseRefusalForEachFault) {
   };
   using octet::v1::DISPATCH_MALFORMED;
   const auto dispatch = [](NcclFromRouter* m) { return m->mutable_dispatch(); };
-  const std::vector<Fault> faults = {
+  std::vector<Fault> faults = {
       {"digest", [&](auto* m) { dispatch(m)->set_compute_digest("zz"); },
        octet::v1::DISPATCH_WRONG_DIGEST, "compute_digest"},
       {"not held", [&](auto* m) { dispatch(m)->mutable_experts(1)->set_expert(2); },
@@ -184,8 +188,6 @@ TEST_F(BadNcclPeer, GetsOnePreciseRefusalForEachFault) {
       {"no bucket for prefill",
        [&](auto* m) { dispatch(m)->set_priority(octet::v1::PRIORITY_PREFILL); }, DISPATCH_MALFORMED,
        "dispatch.rows: 0 bytes"},
-      {"flipped bit", [&](auto* m) { dispatch(m)->set_checksum(1); }, DISPATCH_MALFORMED,
-       "checksum"},
       {"no experts", [&](auto* m) { dispatch(m)->clear_experts(); }, DISPATCH_MALFORMED,
        "dispatch.experts"},
       {"unknown expert", [&](auto* m) { dispatch(m)->mutable_experts(1)->set_expert(4); },
@@ -197,6 +199,11 @@ TEST_F(BadNcclPeer, GetsOnePreciseRefusalForEachFault) {
       {"rows in the message", [&](auto* m) { dispatch(m)->set_row_count(1); }, DISPATCH_MALFORMED,
        "dispatch.experts"},
   };
+  // The host does not see rows on the device.
+  if (!GetParam()) {
+    faults.push_back({"flipped bit", [&](auto* m) { dispatch(m)->set_checksum(1); },
+                      DISPATCH_MALFORMED, "checksum"});
+  }
   BadRouter router(worker_->address());
   router.Connect();
   for (const Fault& fault : faults) {
@@ -211,7 +218,7 @@ TEST_F(BadNcclPeer, GetsOnePreciseRefusalForEachFault) {
   ExpectServes(router);
 }
 
-TEST_F(BadNcclPeer, TransfersThatCannotBeCutOffThatRouterAlone) {
+TEST_P(BadNcclPeer, TransfersThatCannotBeCutOffThatRouterAlone) {
   BadRouter good(worker_->address());
   good.Connect();
   for (const int which : {0, 1, 2}) {
@@ -227,7 +234,7 @@ TEST_F(BadNcclPeer, TransfersThatCannotBeCutOffThatRouterAlone) {
   }
 }
 
-TEST_F(BadNcclPeer, WhoAnnouncesRowsAndSendsNoneIsCutOff) {
+TEST_P(BadNcclPeer, WhoAnnouncesRowsAndSendsNoneIsCutOff) {
   BadRouter good(worker_->address());
   good.Connect();
   BadRouter bad(worker_->address());
@@ -239,7 +246,7 @@ TEST_F(BadNcclPeer, WhoAnnouncesRowsAndSendsNoneIsCutOff) {
   EXPECT_EQ(worker_->api().counts().aborted, 2);
 }
 
-TEST_F(BadNcclPeer, OtherVersionsAndNonsenseAreRefused) {
+TEST_P(BadNcclPeer, OtherVersionsAndNonsenseAreRefused) {
   BadRouter old(worker_->address());
   old.Hello(kNcclProtocolVersion + 1);
   EXPECT_EQ(old.CutOff().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
@@ -256,7 +263,7 @@ TEST_F(BadNcclPeer, OtherVersionsAndNonsenseAreRefused) {
   EXPECT_EQ(worker_->api().counts().violations, 0);
 }
 
-TEST_F(BadNcclPeer, ARouterThatTakesNoAnswersIsNotReadPastItsBound) {
+TEST_P(BadNcclPeer, ARouterThatTakesNoAnswersIsNotReadPastItsBound) {
   BadRouter silent(worker_->address());
   silent.Connect();
   BadRouter good(worker_->address());
@@ -272,7 +279,7 @@ TEST_F(BadNcclPeer, ARouterThatTakesNoAnswersIsNotReadPastItsBound) {
   ExpectServes(good);
 }
 
-TEST_F(BadNcclPeer, RoutersAreLimitedInNumber) {
+TEST_P(BadNcclPeer, RoutersAreLimitedInNumber) {
   std::vector<std::unique_ptr<BadRouter>> routers;
   while (routers.size() < kNcclRoutersMax) {
     routers.push_back(std::make_unique<BadRouter>(worker_->address()));
@@ -283,6 +290,9 @@ TEST_F(BadNcclPeer, RoutersAreLimitedInNumber) {
   EXPECT_EQ(one_more.CutOff().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   ExpectServes(*routers.back());
 }
+
+INSTANTIATE_TEST_SUITE_P(Rows, BadNcclPeer, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "OnTheDevice" : "OnTheHost"; });
 
 }  // namespace
 }  // namespace octet

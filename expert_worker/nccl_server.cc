@@ -35,7 +35,8 @@ struct Call {
   ExpertJob job;
   RowPool::Lease input;
   size_t input_bytes = 0;  // of rows in it; 0 where the announcement does not fit the model
-  RowPool::Lease output;
+  RowPool::Lease output;   // null where there is none to be
+  absl::Status output_status;
   std::vector<float> rows;  // where the reply is bf16
   size_t reply_rows = 0;
 };
@@ -63,9 +64,8 @@ struct NcclServer::Shared {
   const std::array<NcclSizes, kNcclLanes> sizes;
   const bool on_device;  // rows are computed where they lie; replies of less than f32 can't be
   const int nccl_version;
-  const std::shared_ptr<RowPool>& pool() const {
-    return on_device ? device->device_pool() : device->pool();
-  }
+  std::array<size_t, kNcclLanes> warm_bytes() const { return {sizes[0].bucket, sizes[1].bucket}; }
+  RowPlace place() const { return on_device ? RowPlace::kDevice : RowPlace::kDeviceAndHost; }
   Mutex mu;
   CondVar changed;
   std::vector<const Session*> sessions OCTET_GUARDED_BY(mu);  // that gRPC has not let go of
@@ -90,10 +90,15 @@ class NcclServer::Session final : public grpc::ServerBidiReactor<NcclFromRouter,
   enum class End { kGoodOrder, kBreak };
 
   void ReadNext() OCTET_REQUIRES(mu_);
-  absl::Status TakeHello(const octet::v1::NcclHello& hello) OCTET_REQUIRES(mu_);
+  // What was read, reading_, of which no other call makes use meanwhile. Take memory without the
+  // lock: an allocation may wait for what is on the device, and the device's thread, which ends
+  // that, for the lock.
+  absl::Status TakeMessage(Call& call) OCTET_EXCLUDES(mu_);
+  absl::Status TakeHello(const octet::v1::NcclHello& hello) OCTET_EXCLUDES(mu_);
+  absl::Status TakeDispatch(Call& call) OCTET_EXCLUDES(mu_);
+  absl::Status TakeOutput(Call& call);
   // On the device's thread: makes the ids and the pair.
-  void Welcome() OCTET_EXCLUDES(mu_);
-  absl::Status TakeDispatch() OCTET_REQUIRES(mu_);
+  void Welcome(NcclWarmRows warm) OCTET_EXCLUDES(mu_);
   // The rows are here, or never will be. On the device's thread.
   void OnRows(CallPtr call, const absl::Status& status) OCTET_EXCLUDES(mu_);
   absl::Status Admit(Call& call);
@@ -121,7 +126,7 @@ class NcclServer::Session final : public grpc::ServerBidiReactor<NcclFromRouter,
   std::vector<CallPtr> free_ OCTET_GUARDED_BY(mu_);
   std::deque<std::unique_ptr<NcclFromWorker>> answers_ OCTET_GUARDED_BY(mu_);
   std::unique_ptr<NcclFromWorker> writing_ OCTET_GUARDED_BY(mu_);
-  bool welcomed_ OCTET_GUARDED_BY(mu_) = false;
+  bool welcomed_ = false;  // of the reactions to reads, of which there is one at a time
   bool ended_ OCTET_GUARDED_BY(mu_) = false;
   bool finished_ OCTET_GUARDED_BY(mu_) = false;
   absl::Status why_ OCTET_GUARDED_BY(mu_);
@@ -151,28 +156,30 @@ void NcclServer::Session::ReadNext() {
 }
 
 void NcclServer::Session::OnReadDone(bool ok) {
+  Call* call = nullptr;
+  {
+    MutexLock lock(mu_);
+    if (!ok) {
+      reading_.reset();
+      // The router says goodbye, or it has gone: then OnCancel follows.
+      EndSession(context_->IsCancelled() ? End::kBreak : End::kGoodOrder, absl::OkStatus());
+      FinishIfOver();
+      return;
+    }
+    if (ended_) return;
+    call = reading_.get();
+  }
+  const absl::Status status = TakeMessage(*call);
+  if (status.ok()) return;
+  LogWarning("NCCL: a router is cut off: ", status.ToString());
   MutexLock lock(mu_);
-  if (!ok) {
-    reading_.reset();
-    // The router says goodbye, or it has gone: then OnCancel follows.
-    EndSession(context_->IsCancelled() ? End::kBreak : End::kGoodOrder, absl::OkStatus());
-    FinishIfOver();
-    return;
-  }
-  if (ended_) return;
-  absl::Status status;
-  if (!welcomed_) {
-    status = TakeHello(reading_->request.hello());
-    reading_.reset();
-  } else if (reading_->request.has_dispatch()) {
-    status = TakeDispatch();
-  } else {
-    status = absl::InvalidArgumentError("a router says neither hello nor a dispatch");
-  }
-  if (!status.ok()) {
-    LogWarning("NCCL: a router is cut off: ", status.ToString());
-    EndSession(End::kBreak, status);
-  }
+  EndSession(End::kBreak, status);
+}
+
+absl::Status NcclServer::Session::TakeMessage(Call& call) {
+  if (!welcomed_) return TakeHello(call.request.hello());
+  if (call.request.has_dispatch()) return TakeDispatch(call);
+  return absl::InvalidArgumentError("a router says neither hello nor a dispatch");
 }
 
 absl::Status NcclServer::Session::TakeHello(const octet::v1::NcclHello& hello) {
@@ -182,12 +189,17 @@ absl::Status NcclServer::Session::TakeHello(const octet::v1::NcclHello& hello) {
         absl::StrCat("hello: protocol ", hello.version(), " and NCCL ", hello.nccl_version(),
                      ", this worker has ", kNcclProtocolVersion, " and ", s_->nccl_version));
   }
+  OCTET_ASSIGN_OR_RETURN(NcclWarmRows warm,
+                         TakeWarmRows(s_->device->pool(), s_->warm_bytes(), s_->place()));
   welcomed_ = true;
-  s_->device->Run([self = shared_from_this()] { self->Welcome(); });
+  MutexLock lock(mu_);
+  reading_.reset();
+  s_->device->Run(
+      [self = shared_from_this(), w = std::move(warm)]() mutable { self->Welcome(std::move(w)); });
   return absl::OkStatus();
 }
 
-void NcclServer::Session::Welcome() {
+void NcclServer::Session::Welcome(NcclWarmRows warm) {
   NcclTerms terms;
   terms.sizes = s_->sizes;
   NcclResult result = NcclResult::kOk;
@@ -204,7 +216,7 @@ void NcclServer::Session::Welcome() {
   options.rank = kNcclWorkerRank;
   options.ids = terms.ids;
   options.deadlines = s_->device->deadlines();
-  for (size_t i = 0; i < kNcclLanes; ++i) options.warm_bytes[i] = terms.sizes[i].bucket;
+  options.warm_bytes = s_->warm_bytes();
   NcclPairEvents events;
   events.ready = [] { LogDebug("NCCL: a router is connected"); };
   events.gone = [self = shared_from_this()](const absl::Status& why) {
@@ -213,7 +225,8 @@ void NcclServer::Session::Welcome() {
     self->EndSession(End::kBreak, why);
     self->FinishIfOver();
   };
-  pair_ = std::make_shared<NcclPair>(s_->device->api(), options, s_->pool(), std::move(events));
+  pair_ =
+      std::make_shared<NcclPair>(s_->device->api(), options, std::move(warm), std::move(events));
   s_->device->Add(pair_);
   auto message = std::make_unique<NcclFromWorker>();
   EncodeWelcome(terms, message->mutable_welcome());
@@ -282,8 +295,7 @@ void NcclServer::Session::OnDone() {
 
 // ---- Dispatches ----
 
-absl::Status NcclServer::Session::TakeDispatch() {
-  Call& call = *reading_;
+absl::Status NcclServer::Session::TakeDispatch(Call& call) {
   const octet::v1::Dispatch& dispatch = call.request.dispatch();
   const NcclSizes& sizes = s_->sizes[kDispatchLane];
   const uint64_t transfer_bytes = call.request.transfer_bytes();
@@ -292,6 +304,8 @@ absl::Status NcclServer::Session::TakeDispatch() {
                                             ", allowed are 1 to ", sizes.max));
   }
   call.input_bytes = 0;
+  call.output_status = absl::OkStatus();
+  call.answer.Clear();
   const uint32_t layer = dispatch.key().layer();
   if (layer < s_->shape.formats.size() && dispatch.row_count() <= kDispatchRowsMax) {
     const size_t bytes = dispatch.row_count() * s_->shape.formats[layer].RowBytes();
@@ -299,9 +313,13 @@ absl::Status NcclServer::Session::TakeDispatch() {
     if (sizes.TransferBytes(bytes, prefill) == transfer_bytes) call.input_bytes = bytes;
   }
   NcclTransfer transfer;
-  OCTET_ASSIGN_OR_RETURN(transfer.memory, s_->pool()->Take(transfer_bytes));
+  // The output's too: the device's thread, which admits the call, must not wait for memory.
+  if (call.input_bytes > 0) call.output_status = TakeOutput(call);
+  OCTET_ASSIGN_OR_RETURN(transfer.memory, s_->device->pool()->Take(transfer_bytes, s_->place()));
   transfer.wire_bytes = transfer_bytes;
   transfer.used_bytes = call.input_bytes;
+  MutexLock lock(mu_);
+  if (ended_) return absl::OkStatus();
   transfer.done = [self = shared_from_this(), c = std::move(reading_)](
                       const absl::Status& status, RowPool::Lease rows) mutable {
     c->input = std::move(rows);
@@ -313,6 +331,18 @@ absl::Status NcclServer::Session::TakeDispatch() {
   return absl::OkStatus();
 }
 
+absl::Status NcclServer::Session::TakeOutput(Call& call) {
+  const octet::v1::Dispatch& dispatch = call.request.dispatch();
+  call.reply_rows = ReplyRows(dispatch);
+  if (call.reply_rows > size_t{dispatch.row_count()} * kTopKMax) return absl::OkStatus();
+  const WireFormat& format = s_->shape.formats[dispatch.key().layer()];
+  const uint64_t transfer_bytes = s_->sizes[kReplyLane].TransferBytes(
+      call.reply_rows * format.ReplyRowBytes(), dispatch.priority() == octet::v1::PRIORITY_PREFILL);
+  OCTET_ASSIGN_OR_RETURN(call.output, s_->device->pool()->Take(transfer_bytes, s_->place()));
+  call.answer.set_transfer_bytes(transfer_bytes);
+  return absl::OkStatus();
+}
+
 absl::Status NcclServer::Session::Admit(Call& call) {
   octet::v1::Dispatch& dispatch = *call.request.mutable_dispatch();
   DispatchView view = ViewOf(dispatch, &call.groups);
@@ -320,12 +350,8 @@ absl::Status NcclServer::Session::Admit(Call& call) {
   view.rows = absl::MakeSpan(static_cast<char*>(rows), call.input_bytes);
   view.checked = !s_->on_device && !call.request.unchecked();
   OCTET_RETURN_IF_ERROR(AdmitDispatch(view, *s_->store, s_->shape, &call.job));
-  call.reply_rows = ReplyRows(dispatch);
+  OCTET_RETURN_IF_ERROR(call.output_status);
   const WireFormat& format = call.job.format;
-  const size_t bytes = call.reply_rows * format.ReplyRowBytes();
-  const uint64_t transfer_bytes = s_->sizes[kReplyLane].TransferBytes(bytes, view.prefill);
-  OCTET_ASSIGN_OR_RETURN(call.output, s_->pool()->Take(transfer_bytes));
-  call.answer.set_transfer_bytes(transfer_bytes);
   call.job.on_device = s_->on_device;
   if (s_->on_device) {
     call.job.reply = static_cast<float*>(call.output->device);
@@ -341,7 +367,6 @@ absl::Status NcclServer::Session::Admit(Call& call) {
 
 void NcclServer::Session::OnRows(CallPtr call, const absl::Status& received) {
   Call* const raw = call.get();
-  raw->answer.Clear();
   *raw->answer.mutable_reply()->mutable_key() = raw->request.dispatch().key();
   raw->job.abandoned = false;
   absl::Status status = received;

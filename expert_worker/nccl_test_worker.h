@@ -25,6 +25,8 @@ struct NcclTestWorkerOptions {
   std::string listen = "127.0.0.1:0";
   std::function<void()> before_compute;  // on the compute thread, before each kernel call
   NcclDeadlines deadlines;
+  // Rows are computed where NCCL puts them, as on a GPU: the fake's memory is the host's.
+  bool on_device = false;
 };
 
 class NcclTestWorker {
@@ -47,7 +49,7 @@ class NcclTestWorker {
     NcclDeviceOptions device;
     device.deadlines = options.deadlines;
     nccl_ = NcclServer::Create(NcclDeviceThread::Start(&api_, device, &clock_).value(),
-                               store_.get(), &loop_, /*on_device=*/false)
+                               store_.get(), &loop_, options.on_device)
                 .value();
     RpcServerOptions rpc;
     rpc.message_bytes_max = service_.message_bytes_max();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -14,20 +13,6 @@ namespace octet {
 namespace {
 
 size_t AlignUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
-
-cuda::Matrix MatrixOf(const PackedWeights& w) { return {w.format, w.n, w.k, w.data}; }
-cuda::ExpertMatrices MatricesOf(const ExpertWeights& w) {
-  return {MatrixOf(w.gate), MatrixOf(w.up), MatrixOf(w.down)};
-}
-
-// Device memory that its last owner frees.
-absl::StatusOr<std::shared_ptr<uint8_t>> Allocate(const cuda::CudaApi& api, size_t bytes,
-                                                  absl::string_view what) {
-  void* memory = nullptr;
-  OCTET_RETURN_IF_ERROR(CudaStatus(api, api.allocate(bytes, &memory), what));
-  return std::shared_ptr<uint8_t>(static_cast<uint8_t*>(memory),
-                                  [&api](uint8_t* p) { api.release(p); });
-}
 
 // Dense rows of an input, as bytes.
 struct RowBytes {
@@ -91,78 +76,8 @@ CudaExperts::~CudaExperts() {
   if (stream_ != nullptr) api_.destroy_stream(stream_);
 }
 
-absl::Status CudaExperts::Supports(const ExpertWeights& weights, ExpertNumerics numerics) {
-  const bool exact = numerics == ExpertNumerics::kExact;
-  for (const PackedWeights* w : {&weights.gate, &weights.up, &weights.down}) {
-    if (exact ? w->format.is_integer() : w->format.kind == WeightKind::kBF16) continue;
-    return absl::UnimplementedError(
-        exact ? absl::StrCat("experts in ", WeightFormatName(w->format),
-                             " are not computed on a CUDA device, whose bits would differ from the "
-                             "host's; integer formats are (octet pack --experts int4)")
-              : absl::StrCat("experts in ", WeightFormatName(w->format),
-                             " have no hopper-bf16 numerics; those in bf16 have"));
-  }
-  return absl::OkStatus();
-}
-
-size_t CudaExperts::BytesOf(const PackedWeights& w) const {
-  // As they stood in their source: tensor cores take them from there.
-  if (numerics_ == ExpertNumerics::kHopperBf16) return AlignUp(w.n * w.k * sizeof(uint16_t));
-  return api_.matrix_bytes(w.format, w.n, w.k);
-}
-
-absl::Status CudaExperts::UploadMatrix(const PackedWeights& w, uint8_t* packed, uint8_t* to) const {
-  int error = 0;
-  if (numerics_ == ExpertNumerics::kHopperBf16) {
-    std::vector<uint16_t> rows(w.n * w.k);
-    UnpackBf16(w, rows.data());
-    error = api_.copy(nullptr, to, rows.data(), rows.size() * sizeof(uint16_t));
-    if (error == 0) error = api_.synchronize(nullptr);
-    return CudaStatus(api_, error, "loading an expert");
-  }
-  error = api_.copy(nullptr, packed, w.data, PackedBytes(w.format, w.n, w.k));
-  if (error == 0) error = api_.tile_matrix(nullptr, w.format, w.n, w.k, packed, to);
-  // The next matrix comes through the same memory.
-  if (error == 0) error = api_.synchronize(nullptr);
-  return CudaStatus(api_, error, "loading an expert");
-}
-
 absl::StatusOr<DeviceExpert> CudaExperts::Upload(absl::Span<const ExpertWeights> layers) const {
-  OCTET_RETURN_IF_ERROR(CudaStatus(api_, api_.set_device(device_), "choosing the device"));
-  size_t total = 0, largest = 0;
-  for (const ExpertWeights& layer : layers) {
-    OCTET_RETURN_IF_ERROR(Supports(layer, numerics_));
-    for (const PackedWeights* w : {&layer.gate, &layer.up, &layer.down}) {
-      const size_t bytes = BytesOf(*w);
-      if (bytes == 0) {
-        return absl::UnimplementedError(
-            absl::StrCat("no kernel for experts in ", WeightFormatName(w->format), " on CUDA"));
-      }
-      total += bytes;
-      largest = std::max(largest, PackedBytes(w->format, w->n, w->k));
-    }
-  }
-  OCTET_ASSIGN_OR_RETURN(const auto memory, Allocate(api_, total, "memory for an expert"));
-  std::shared_ptr<uint8_t> packed;
-  if (numerics_ == ExpertNumerics::kExact) {
-    OCTET_ASSIGN_OR_RETURN(packed, Allocate(api_, largest, "memory to load an expert"));
-  }
-  DeviceExpert out;
-  out.bytes = total;
-  out.memory = memory;
-  size_t at = 0;
-  for (const ExpertWeights& layer : layers) {
-    ExpertWeights placed = layer;
-    for (PackedWeights* w : {&placed.gate, &placed.up, &placed.down}) {
-      uint8_t* const to = memory.get() + at;
-      at += BytesOf(*w);
-      OCTET_RETURN_IF_ERROR(UploadMatrix(*w, packed.get(), to));
-      w->data = to;
-      w->device = {DeviceKind::kCuda, device_};
-    }
-    out.layers.push_back(placed);
-  }
-  return out;
+  return UploadExpert(api_, device_, layers, numerics_);
 }
 
 absl::Status CudaExperts::Reserve(size_t in_bytes, size_t out_bytes, size_t scratch_bytes) {

@@ -7,23 +7,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "core/expert_numerics.h"
 #include "kernels/cuda/cuda_api.h"
+#include "kernels/cuda_upload.h"
 #include "kernels/kernels.h"
 
 namespace octet {
-
-// Weights of one expert, every layer, on a device. `memory` owns what they point to.
-struct DeviceExpert {
-  std::vector<ExpertWeights> layers;
-  uint64_t bytes = 0;
-  std::shared_ptr<const void> memory;
-};
 
 // Rows for one expert of a call, and where their results go, row after row.
 struct DeviceExpertRows {
@@ -53,11 +46,7 @@ class CudaExperts {
   CudaExperts(const CudaExperts&) = delete;
   CudaExperts& operator=(const CudaExperts&) = delete;
 
-  // OK where a device computes experts of these weights with these bits: integer formats, or bf16.
-  // UNIMPLEMENTED names the format that it does not.
-  static absl::Status Supports(const ExpertWeights& weights, ExpertNumerics numerics);
-
-  // Copies host weights to the device. Blocks. RESOURCE_EXHAUSTED where its memory is full.
+  // As UploadExpert, with the numerics that Run computes with.
   absl::StatusOr<DeviceExpert> Upload(absl::Span<const ExpertWeights> layers) const;
   // Computes experts of one layer, whose shapes and formats are equal. Parts of the same expert
   // that stand next to each other read its weights once. Rows on the device are not copied where
@@ -72,9 +61,6 @@ class CudaExperts {
 
  private:
   CudaExperts(const cuda::CudaApi& api, int device, size_t rows_max, ExpertNumerics numerics);
-  // A matrix from the host to `to`, in the device's layout, by way of `packed` there.
-  absl::Status UploadMatrix(const PackedWeights& w, uint8_t* packed, uint8_t* to) const;
-  size_t BytesOf(const PackedWeights& w) const;  // 0: no kernel
   void Fill(absl::Span<const DeviceExpertRows> parts, bool in_place,
             const CudaExpertsInput& layout);
   // Puts rows that lie on the device in the order of the entries.

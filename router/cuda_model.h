@@ -15,10 +15,10 @@
 namespace octet {
 
 // Copies the router's weights, and those of all experts where `experts` has them (else `experts` is
-// empty, and a package's formats say what travels), to the current device. Blocks. UNIMPLEMENTED
-// where a device does not compute such experts with these numerics, RESOURCE_EXHAUSTED where memory
-// is short.
-absl::StatusOr<std::unique_ptr<CudaModel>> UploadModel(const cuda::CudaApi& api,
+// empty, and a package's formats say what travels), to `device`, which becomes the current one.
+// Blocks. UNIMPLEMENTED where a device does not compute such experts with these numerics,
+// RESOURCE_EXHAUSTED where memory is short.
+absl::StatusOr<std::unique_ptr<CudaModel>> UploadModel(const cuda::CudaApi& api, int device,
                                                        const ModelConfig& config,
                                                        const RouterWeights& weights,
                                                        absl::Span<const MappedExpert> experts,

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/status_macros.h"
 #include "kernels/cuda_library.h"
+#include "kernels/cuda_upload.h"
 #include "kernels/packed_weights.h"
 
 namespace octet {
@@ -36,14 +37,6 @@ void Then(int* error, Call&& call) {
 }
 
 }  // namespace
-
-absl::StatusOr<std::shared_ptr<uint8_t>> AllocateCuda(const cuda::CudaApi& api, size_t bytes,
-                                                      absl::string_view what) {
-  void* memory = nullptr;
-  OCTET_RETURN_IF_ERROR(CudaStatus(api, api.allocate(std::max<size_t>(bytes, 1), &memory), what));
-  return std::shared_ptr<uint8_t>(static_cast<uint8_t*>(memory),
-                                  [&api](uint8_t* p) { api.release(p); });
-}
 
 CudaStep::CudaStep(const cuda::CudaApi& api, const CudaModel* model, const cuda::Cache& cache,
                    size_t layer_bytes, const CudaStepLimits& limits)

@@ -21,10 +21,6 @@
 
 namespace octet {
 
-// Device memory that its last owner frees. RESOURCE_EXHAUSTED names `what` there is no room for.
-absl::StatusOr<std::shared_ptr<uint8_t>> AllocateCuda(const cuda::CudaApi& api, size_t bytes,
-                                                      absl::string_view what);
-
 struct CudaLayerWeights {
   const float* attention_norm = nullptr;
   cuda::Matrix q, k, v, o;

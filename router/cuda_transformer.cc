@@ -10,6 +10,7 @@
 #include "core/limits.h"
 #include "core/status_macros.h"
 #include "kernels/cuda_library.h"
+#include "kernels/cuda_upload.h"
 #include "router/cuda_model.h"
 
 namespace octet {
@@ -65,9 +66,8 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Create(
   }
   const size_t positions =
       std::min<size_t>(out->kv_blocks_ * kKvBlockPositions, model.config.context);
-  OCTET_ASSIGN_OR_RETURN(out->model_, UploadModel(*api, model.config, model.weights,
+  OCTET_ASSIGN_OR_RETURN(out->model_, UploadModel(*api, options.device, model.config, model.weights,
                                                   options.experts, model.numerics, positions));
-  out->model_->device = options.device;
   OCTET_RETURN_IF_ERROR(out->Allocate(options, *api));
   return out;
 }

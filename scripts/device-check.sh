@@ -78,7 +78,7 @@ if wants nccl; then
     if [ -e "$packaged" ]; then export OCTET_NCCL_LIBRARY=$packaged; fi
   fi
   step nccl 200 "$bundle/bin/nccl_smoke"
-  step nccl-cluster 300 scripts/device-cluster.sh "$bundle/bin/octet" nccl
+  step nccl-cluster 300 scripts/device-cluster.sh "$bundle/bin/octet" nccl 2
 fi
 if wants sanitizer; then
   PATH=$PATH:/usr/local/cuda/bin

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # A cluster whose workers compute on a GPU and on the CPU, and a router on either: the text must be
 # that of the CPU alone, also when a GPU worker is killed while it answers.
-#   scripts/device-cluster.sh OCTET [TRANSPORT [MODEL]]     # OCTET: the program
-# TRANSPORT is octet's --transport, auto by default; MODEL by default models/tiny.
+#   scripts/device-cluster.sh OCTET [TRANSPORT [REPLICATION [MODEL]]]     # OCTET: the program
+# TRANSPORT is octet's --transport, auto by default. REPLICATION 1, the default, puts half of the
+# experts on each worker, so that the CPU's has to load those of a GPU worker that dies; with 2 it
+# has them. MODEL is models/tiny by default.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 octet=$1
 transport=${2:-auto}
-model=${3:-models/tiny}
+replication=${3:-1}
+model=${4:-models/tiny}
 work=$(mktemp -d)
 pids=()
 # shellcheck disable=SC2317 # the trap calls it
@@ -76,6 +79,12 @@ ready() {
   exit 1
 }
 
+# dispatches PID: how many that worker has answered, as far as the coordinator knows.
+dispatches() {
+  "$octet" status --server 127.0.0.1:7510 --json | tr ',{}' '\n' |
+    awk -F '[: ]+' -v pid="$1" '/"pid"/ { here = $NF == pid } here && /"dispatches"/ { print $NF }'
+}
+
 answer "$work/cpu" --model "$model" --device cpu
 if grep -q FAILED "$work/cpu"; then
   echo "FAILED: no answer on the CPU alone"
@@ -85,7 +94,7 @@ fi
 answer "$work/gpu" --model "$model" --device cuda
 compare "router and experts on the GPU, one process" "$work/gpu"
 
-background coordinator coordinator --listen 127.0.0.1:7510 --expected-workers 2 --replication 2
+background coordinator coordinator --listen 127.0.0.1:7510 --expected-workers 2 --replication "$replication"
 background gpu worker --model "$model" --listen 127.0.0.1:7512 --coordinator 127.0.0.1:7510 --transport "$transport" --device cuda
 gpu_pid=${pids[-1]}
 background cpu worker --model "$model" --listen 127.0.0.1:7513 --coordinator 127.0.0.1:7510 --transport "$transport" --device cpu
@@ -102,10 +111,23 @@ answer "$work/mixed" --server 127.0.0.1:7511
 compare "router on the CPU, experts on GPU and CPU" "$work/mixed"
 answer "$work/mixed2" --server 127.0.0.1:7514
 compare "router on the GPU, experts on GPU and CPU" "$work/mixed2"
-# The GPU worker dies while the answers are made.
-(sleep 0.3 && kill -9 "$gpu_pid") &
-answer "$work/killed" --server 127.0.0.1:7511
+# The GPU worker dies while the answers are made: as soon as it is seen to have had a part in them.
+before=$(dispatches "$gpu_pid")
+(
+  until [ "$(dispatches "$gpu_pid")" -gt "$before" ]; do sleep 0.05; done
+  kill -9 "$gpu_pid"
+) &
+pids+=($!)
+for _ in $(seq 20); do
+  kill -0 "$gpu_pid" 2>/dev/null || break
+  answer "$work/killed" --server 127.0.0.1:7511
+  cmp -s "$work/cpu" "$work/killed" || break
+done
 compare "the GPU worker killed meanwhile, its rows on the CPU" "$work/killed"
+if kill -0 "$gpu_pid" 2>/dev/null; then
+  echo "FAILED: the GPU worker was not killed: it was given no rows"
+  failed=1
+fi
 answer "$work/after" --server 127.0.0.1:7514
 compare "router on the GPU, experts on the CPU" "$work/after"
 exit $failed

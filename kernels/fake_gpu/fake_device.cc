@@ -1,10 +1,13 @@
 #include "kernels/fake_gpu/fake_device.h"
 
+#include <sys/mman.h>
+
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <new>
@@ -18,18 +21,53 @@ namespace octet::fake_gpu {
 namespace {
 
 constexpr int kDevices = 2;
-constexpr size_t kAlignment = 256;
+constexpr size_t kAlignment = 256;  // of page-locked memory
+constexpr size_t kPageBytes = 4096;
 constexpr uint64_t kMemoryBytes = uint64_t{4} << 30;
+// Addresses of a device. None is given out twice, so that whoever reaches for memory that was
+// released is found out, and there are more of them than memory.
+constexpr size_t kAddressBytes = size_t{64} << 30;
 // What memory holds before anything is written, so that reading it shows.
 constexpr uint8_t kUnwritten = 0xa5;
 
 thread_local int current_device = 0;
 
-size_t Padded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+size_t RoundUp(size_t bytes, size_t to) { return bytes == 0 ? to : (bytes + to - 1) / to * to; }
 
-struct Allocation {
-  size_t bytes = 0;
-  int device = 0;  // -1: page-locked memory of the host
+enum class Kind {
+  kHost,        // pageable: a copy from or to it does not go on by itself
+  kPageLocked,  // of the host
+  kDevice,
+  kNowhere,  // partly or wholly outside of what there is
+};
+
+struct Place {
+  Kind kind = Kind::kHost;
+  int device = 0;  // of kDevice
+};
+
+// By its first address, how many bytes.
+using Allocations = std::map<uintptr_t, size_t>;
+
+bool Holds(const Allocations& all, uintptr_t begin, size_t bytes) {
+  const auto after = all.upper_bound(begin);
+  if (after == all.begin()) return false;
+  const auto it = std::prev(after);
+  return begin + bytes <= it->first + it->second;
+}
+
+bool Touches(const Allocations& all, uintptr_t begin, size_t bytes) {
+  const auto after = all.lower_bound(begin + bytes);
+  if (after == all.begin()) return false;
+  const auto it = std::prev(after);
+  return begin < it->first + it->second;
+}
+
+struct DeviceMemory {
+  uint8_t* addresses = nullptr;  // kAddressBytes of them; null before the first allocation
+  size_t given_out = 0;          // of them, ever
+  uint64_t used = 0;
+  Allocations all;
 };
 
 struct Stream {
@@ -78,19 +116,22 @@ struct Event {
 // Of the process; never destroyed, as streams may outlive main's statics.
 struct Machine {
   Mutex mu;
-  std::map<uintptr_t, Allocation> memory OCTET_GUARDED_BY(mu);
-  uint64_t used[kDevices] OCTET_GUARDED_BY(mu) = {};
+  DeviceMemory memory[kDevices] OCTET_GUARDED_BY(mu);
+  Allocations page_locked OCTET_GUARDED_BY(mu);
   int error[kDevices] OCTET_GUARDED_BY(mu) = {};
   std::map<Stream*, std::shared_ptr<Stream>> streams OCTET_GUARDED_BY(mu);
   std::shared_ptr<Stream> own[kDevices] OCTET_GUARDED_BY(mu);
 
-  // The allocation around [data, data + bytes), or null.
-  const Allocation* Find(const void* data, size_t bytes) OCTET_REQUIRES(mu) {
+  // Of [data, data + bytes).
+  Place PlaceOf(const void* data, size_t bytes) OCTET_REQUIRES(mu) {
     const auto at = reinterpret_cast<uintptr_t>(data);
-    auto it = memory.upper_bound(at);
-    if (it == memory.begin()) return nullptr;
-    --it;
-    return at + bytes <= it->first + it->second.bytes ? &it->second : nullptr;
+    for (int d = 0; d < kDevices; ++d) {
+      const auto first = reinterpret_cast<uintptr_t>(memory[d].addresses);
+      if (first == 0 || at + bytes <= first || at >= first + kAddressBytes) continue;
+      return {Holds(memory[d].all, at, bytes) ? Kind::kDevice : Kind::kNowhere, d};
+    }
+    if (Holds(page_locked, at, bytes)) return {Kind::kPageLocked, 0};
+    return {Touches(page_locked, at, bytes) ? Kind::kNowhere : Kind::kHost, 0};
   }
 };
 
@@ -139,28 +180,8 @@ void Stream::Work() {
   }
 }
 
-int Allocate(size_t bytes, int device, void** out) {
-  *out = nullptr;
-  Machine& m = TheMachine();
-  const size_t size = Padded(bytes);
-  {
-    MutexLock lock(m.mu);
-    if (device >= 0 && m.error[device] != 0) return m.error[device];
-    if (device >= 0 && m.used[device] + size > kMemoryBytes) return kOutOfMemory;
-    if (device >= 0) m.used[device] += size;
-  }
-  void* const memory = std::aligned_alloc(kAlignment, size == 0 ? kAlignment : size);
-  if (memory == nullptr) return kOutOfMemory;
-  std::memset(memory, kUnwritten, size);
-  MutexLock lock(m.mu);
-  m.memory[reinterpret_cast<uintptr_t>(memory)] = {bytes, device};
-  *out = memory;
-  return 0;
-}
-
-// As the real ones, only when all that runs on the device has ended.
-void Release(void* memory) {
-  if (memory == nullptr) return;
+// What an allocation or a release may do on a real device, and does here.
+void WaitForAllStreams() {
   Machine& m = TheMachine();
   std::vector<std::shared_ptr<Stream>> streams;
   {
@@ -171,29 +192,83 @@ void Release(void* memory) {
     }
   }
   for (const auto& stream : streams) stream->WaitUntilIdle();
-  MutexLock lock(m.mu);
-  const auto it = m.memory.find(reinterpret_cast<uintptr_t>(memory));
-  if (it == m.memory.end()) return;
-  if (it->second.device >= 0) {
-    m.used[it->second.device] -= Padded(it->second.bytes);
-  }
-  m.memory.erase(it);
-  std::free(memory);
 }
 
-// True where memory is neither a device's nor page-locked: then a copy does not go on by itself.
+int Allocate(size_t bytes, void** out) {
+  *out = nullptr;
+  WaitForAllStreams();
+  Machine& m = TheMachine();
+  MutexLock lock(m.mu);
+  if (m.error[current_device] != 0) return m.error[current_device];
+  DeviceMemory& memory = m.memory[current_device];
+  const size_t size = RoundUp(bytes, kPageBytes);
+  if (memory.used + size > kMemoryBytes || memory.given_out + size > kAddressBytes) {
+    return kOutOfMemory;
+  }
+  if (memory.addresses == nullptr) {
+    void* const reserved =
+        mmap(nullptr, kAddressBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED) return kOutOfMemory;
+    memory.addresses = static_cast<uint8_t*>(reserved);
+  }
+  uint8_t* const begin = memory.addresses + memory.given_out;
+  if (mprotect(begin, size, PROT_READ | PROT_WRITE) != 0) return kOutOfMemory;
+  std::memset(begin, kUnwritten, size);
+  memory.given_out += size;
+  memory.used += size;
+  memory.all[reinterpret_cast<uintptr_t>(begin)] = bytes;
+  *out = begin;
+  return 0;
+}
+
+void Release(void* data) {
+  if (data == nullptr) return;
+  WaitForAllStreams();
+  Machine& m = TheMachine();
+  MutexLock lock(m.mu);
+  for (DeviceMemory& memory : m.memory) {
+    const auto it = memory.all.find(reinterpret_cast<uintptr_t>(data));
+    if (it == memory.all.end()) continue;
+    const size_t size = RoundUp(it->second, kPageBytes);
+    memory.used -= size;
+    memory.all.erase(it);
+    (void)mmap(data, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+               0);
+  }
+}
+
+int AllocateHost(size_t bytes, void** out) {
+  WaitForAllStreams();
+  const size_t size = RoundUp(bytes, kAlignment);
+  *out = std::aligned_alloc(kAlignment, size);
+  if (*out == nullptr) return kOutOfMemory;
+  std::memset(*out, kUnwritten, size);
+  Machine& m = TheMachine();
+  MutexLock lock(m.mu);
+  m.page_locked[reinterpret_cast<uintptr_t>(*out)] = bytes;
+  return 0;
+}
+
+void ReleaseHost(void* data) {
+  if (data == nullptr) return;
+  WaitForAllStreams();
+  Machine& m = TheMachine();
+  MutexLock lock(m.mu);
+  if (m.page_locked.erase(reinterpret_cast<uintptr_t>(data)) > 0) std::free(data);
+}
+
 bool IsPageable(const void* data, size_t bytes) {
   Machine& m = TheMachine();
   MutexLock lock(m.mu);
-  return m.Find(data, bytes) == nullptr;
+  return m.PlaceOf(data, bytes).kind == Kind::kHost;
 }
 
 // Of the stream's device, or of the host.
 bool MayCopy(int device, const void* data, size_t bytes) {
   Machine& m = TheMachine();
   MutexLock lock(m.mu);
-  const Allocation* const found = m.Find(data, bytes);
-  return found == nullptr || found->device == -1 || found->device == device;
+  const Place place = m.PlaceOf(data, bytes);
+  return place.kind != Kind::kNowhere && (place.kind != Kind::kDevice || place.device == device);
 }
 
 int PushTask(Stream* stream, std::function<void()> task) {
@@ -215,7 +290,9 @@ int Copy(cuda::Stream stream, void* to, const void* from, size_t bytes) {
     staged = std::make_shared<std::vector<uint8_t>>(begin, begin + bytes);
   }
   const int error = PushTask(s, [=, device = s->device] {
-    if (!MayCopy(device, to, bytes) || !MayCopy(device, from, bytes)) return Fail(device);
+    const bool reaches =
+        MayCopy(device, to, bytes) && (staged != nullptr || MayCopy(device, from, bytes));
+    if (!reaches) return Fail(device);
     std::memcpy(to, staged != nullptr ? staged->data() : from, bytes);
   });
   if (pageable_to) s->WaitUntilIdle();
@@ -311,8 +388,8 @@ Kernel::Kernel(int device, Arena* arena) : device_(device) {
 bool Kernel::Owns(const void* data, size_t bytes) const {
   Machine& m = TheMachine();
   MutexLock lock(m.mu);
-  const Allocation* const found = m.Find(data, bytes);
-  return found != nullptr && found->device == device_;
+  const Place place = m.PlaceOf(data, bytes);
+  return place.kind == Kind::kDevice && place.device == device_;
 }
 
 int Launch(cuda::Stream stream, std::function<void(Kernel&)> work) {
@@ -352,13 +429,13 @@ void AddRuntime(cuda::CudaApi* api) {
   api->memory_free = [](uint64_t* bytes) {
     Machine& m = TheMachine();
     MutexLock lock(m.mu);
-    *bytes = kMemoryBytes - m.used[current_device];
+    *bytes = kMemoryBytes - m.memory[current_device].used;
     return m.error[current_device];
   };
-  api->allocate = [](size_t bytes, void** out) { return Allocate(bytes, current_device, out); };
+  api->allocate = Allocate;
   api->release = Release;
-  api->allocate_host = [](size_t bytes, void** out) { return Allocate(bytes, -1, out); };
-  api->release_host = Release;
+  api->allocate_host = AllocateHost;
+  api->release_host = ReleaseHost;
   api->create_stream = CreateStream;
   api->destroy_stream = DestroyStream;
   api->synchronize = Synchronize;

@@ -23,11 +23,7 @@ constexpr Duration kPauseMax = Duration::Millis(1);
 
 struct NcclDeviceThread::Impl {
   Impl(NcclApi* a, const NcclDeviceOptions& o, const Clock* c)
-      : api(a),
-        options(o),
-        clock(c),
-        pool(RowPool::Create(a, o.device, /*host_memory=*/true)),
-        device_pool(RowPool::Create(a, o.device, /*host_memory=*/false)) {}
+      : api(a), options(o), clock(c), pool(RowPool::Create(a, o.device)) {}
 
   void Main(std::promise<absl::Status> started);
   // True when something moved or ran.
@@ -37,7 +33,7 @@ struct NcclDeviceThread::Impl {
   NcclApi* const api;
   const NcclDeviceOptions options;
   const Clock* const clock;
-  const std::shared_ptr<RowPool> pool, device_pool;
+  const std::shared_ptr<RowPool> pool;
   std::vector<std::shared_ptr<NcclPair>> pairs;  // the thread's
 
   Mutex mu;
@@ -141,9 +137,7 @@ NcclDeviceThread::~NcclDeviceThread() {
 
 NcclApi* NcclDeviceThread::api() const { return impl_->api; }
 int NcclDeviceThread::device() const { return impl_->options.device; }
-const std::shared_ptr<RowPool>& NcclDeviceThread::pool() const { return impl_->pool; }
-const std::shared_ptr<RowPool>& NcclDeviceThread::device_pool() const { return impl_->device_pool; }
-
+RowPool* NcclDeviceThread::pool() const { return impl_->pool.get(); }
 const NcclDeadlines& NcclDeviceThread::deadlines() const { return impl_->options.deadlines; }
 
 void NcclDeviceThread::Run(absl::AnyInvocable<void()> task) {

@@ -35,10 +35,8 @@ class NcclDeviceThread {
 
   NcclApi* api() const;
   int device() const;
-  // Memory for the rows of all pairs that the host computes with.
-  const std::shared_ptr<RowPool>& pool() const;
-  // For those that the device computes with: without host memory.
-  const std::shared_ptr<RowPool>& device_pool() const;
+  // Memory for the rows of all pairs.
+  RowPool* pool() const;
   const NcclDeadlines& deadlines() const;
 
   // Runs `task` on the thread, in the order of the calls.

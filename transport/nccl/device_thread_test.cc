@@ -41,7 +41,8 @@ struct End {
     NcclPairEvents events;
     events.ready = [this] { ready.set_value(); };
     events.gone = [this](const absl::Status& why) { gone.set_value(why); };
-    pair = std::make_shared<NcclPair>(&side->api, options, side->thread->pool(), std::move(events));
+    auto warm = TakeWarmRows(side->thread->pool(), options.warm_bytes);
+    pair = std::make_shared<NcclPair>(&side->api, options, *std::move(warm), std::move(events));
     side->thread->Add(pair);
   }
   std::future<absl::Status> Move(NcclLane lane, uint8_t value, std::vector<uint8_t>* out) {

@@ -7,14 +7,12 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <cstring>
 #include <deque>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "core/check.h"
 #include "core/clock.h"
 #include "core/limits.h"
 #include "core/log.h"
@@ -24,8 +22,8 @@
 #include "octet/v1/expert.grpc.pb.h"
 #include "rpc/expert_codec.h"
 #include "rpc/status_details.h"
-#include "transport/nccl/gathering.h"
 #include "transport/nccl/nccl_message.h"
+#include "transport/nccl/outgoing_rows.h"
 
 namespace octet {
 namespace {
@@ -81,10 +79,6 @@ class NcclLink::Core : public std::enable_shared_from_this<NcclLink::Core> {
   void Open() OCTET_EXCLUDES(mu_);
   void Close() OCTET_EXCLUDES(mu_);
   void Send(const ExpertDispatch& dispatch, ReplyFn done) OCTET_EXCLUDES(mu_);
-  // The memory of a dispatch's rows and what fills it.
-  absl::Status TakeRows(const ExpertDispatch& dispatch, size_t transfer_bytes,
-                        NcclFromRouter* message, NcclTransfer* transfer,
-                        std::shared_ptr<Gathering>* gathering);
   void Cancel(const DispatchKey& key) OCTET_EXCLUDES(mu_);
   void Poll() OCTET_EXCLUDES(mu_);
   bool connected() const { return connected_; }
@@ -105,8 +99,12 @@ class NcclLink::Core : public std::enable_shared_from_this<NcclLink::Core> {
 
   absl::Status CheckSend() const OCTET_REQUIRES(mu_);
   void WriteNext() OCTET_REQUIRES(mu_);
-  absl::Status TakeWelcome(const octet::v1::NcclWelcome& welcome) OCTET_REQUIRES(mu_);
-  absl::Status TakeReply(NcclFromWorker& message) OCTET_REQUIRES(mu_);
+  // Of OnMessage. Take memory without the lock: an allocation may wait for what is on the device,
+  // and the device's thread, which ends that, for the lock.
+  absl::Status TakeWelcome(Stream* stream, const octet::v1::NcclWelcome& welcome)
+      OCTET_EXCLUDES(mu_);
+  absl::Status TakeReply(Stream* stream, NcclFromWorker& message) OCTET_EXCLUDES(mu_);
+  absl::StatusOr<RowPlace> PlanReply(uint64_t transfer_bytes, Arrived* arrived) OCTET_REQUIRES(mu_);
   void AddArrived(Arrived arrived) OCTET_REQUIRES(mu_);
   void Drain() OCTET_REQUIRES(mu_);
   void Deliver(Arrived arrived) OCTET_REQUIRES(mu_);
@@ -209,21 +207,30 @@ void NcclLink::Core::Open() {
   WriteNext();
 }
 
-absl::Status NcclLink::Core::TakeWelcome(const octet::v1::NcclWelcome& welcome) {
-  if (pair_ != nullptr) return absl::DataLossError("the worker says welcome twice");
+absl::Status NcclLink::Core::TakeWelcome(Stream* stream, const octet::v1::NcclWelcome& welcome) {
   OCTET_ASSIGN_OR_RETURN(const NcclTerms terms, DecodeWelcome(welcome));
-  sizes_ = terms.sizes;
   NcclPairOptions options;
   options.rank = kNcclRouterRank;
   options.ids = terms.ids;
   options.deadlines = device_->deadlines();
   for (size_t i = 0; i < kNcclLanes; ++i) options.warm_bytes[i] = terms.sizes[i].bucket;
+  // Where rows are is known only with the first dispatch, when others' rows may be on the device.
+  RowPool* const pool = device_->pool();
+  OCTET_ASSIGN_OR_RETURN(NcclWarmRows warm, TakeWarmRows(pool, options.warm_bytes));
+  for (const size_t bytes : options.warm_bytes) {
+    OCTET_RETURN_IF_ERROR(pool->Reserve(bytes, kNcclReservedBuffers, RowPlace::kDevice));
+  }
+  OCTET_RETURN_IF_ERROR(pool->Reserve(kNcclBucketRows * sizeof(uint32_t), kNcclReservedBuffers));
+  MutexLock lock(mu_);
+  if (stream != stream_ || closed_) return absl::OkStatus();
+  if (pair_ != nullptr) return absl::DataLossError("the worker says welcome twice");
+  sizes_ = terms.sizes;
   NcclPairEvents events;
   events.ready = [core = shared_from_this(), serial = serial_] { core->OnPairReady(serial); };
   events.gone = [core = shared_from_this(), serial = serial_](const absl::Status& why) {
     core->OnPairGone(serial, why);
   };
-  pair_ = std::make_shared<NcclPair>(device_->api(), options, device_->pool(), std::move(events));
+  pair_ = std::make_shared<NcclPair>(device_->api(), options, std::move(warm), std::move(events));
   device_->Add(pair_);
   return absl::OkStatus();
 }
@@ -336,36 +343,6 @@ absl::Status NcclLink::Core::CheckSend() const {
   return absl::OkStatus();
 }
 
-absl::Status NcclLink::Core::TakeRows(const ExpertDispatch& dispatch, size_t transfer_bytes,
-                                      NcclFromRouter* message, NcclTransfer* transfer,
-                                      std::shared_ptr<Gathering>* later) {
-  transfer->wire_bytes = transfer_bytes;
-  // Where it fails the pair is gone, which fails the dispatch.
-  transfer->done = [](const absl::Status&, RowPool::Lease) {};
-  const bool on_device = dispatch.rows.device.kind == DeviceKind::kCuda;
-  message->set_unchecked(on_device);
-  if (!on_device) {
-    OCTET_ASSIGN_OR_RETURN(transfer->memory, device_->pool()->Take(transfer_bytes));
-    transfer->used_bytes = DispatchRowBytes(dispatch);
-    message->mutable_dispatch()->set_checksum(GatherRows(dispatch, transfer->memory->host));
-    return absl::OkStatus();
-  }
-  OCTET_CHECK_EQ(dispatch.rows.device.index, device_->device());
-  OCTET_ASSIGN_OR_RETURN(transfer->memory, device_->device_pool()->Take(transfer_bytes));
-  message->mutable_dispatch()->clear_checksum();
-  const std::vector<uint32_t>& rows = dispatch.share->rows;
-  auto gathering = std::make_shared<Gathering>();
-  gathering->from = dispatch.rows;
-  gathering->count = rows.size();
-  OCTET_ASSIGN_OR_RETURN(gathering->rows, device_->pool()->Take(rows.size() * sizeof(uint32_t)));
-  std::memcpy(gathering->rows->host, rows.data(), rows.size() * sizeof(uint32_t));
-  // Until then the device reads what was gathered, also after `fill` has run.
-  transfer->done = [gathering](const absl::Status&, RowPool::Lease) {};
-  transfer->fill = GatherLater(gathering, static_cast<uint8_t*>(transfer->memory->device));
-  *later = gathering;
-  return absl::OkStatus();
-}
-
 void NcclLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
   const size_t row_bytes = DispatchRowBytes(dispatch);
   Message message;
@@ -388,20 +365,23 @@ void NcclLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
         row_bytes, " bytes of rows, ", options_.address, " takes at most ", sizes.max));
   }
   if (!refusal.ok()) return done(FailedReply(dispatch.key, refusal));
+  absl::StatusOr<OutgoingRows> rows = TakeOutgoingRows(dispatch, transfer_bytes, device_);
+  if (!rows.ok()) return done(FailedReply(dispatch.key, rows.status()));
   if (message == nullptr) message = std::make_unique<NcclFromRouter>();
-  EncodeDispatchHead(dispatch, message->mutable_dispatch());
+  octet::v1::Dispatch* const head = message->mutable_dispatch();
+  EncodeDispatchHead(dispatch, head);
+  head->clear_checksum();
+  if (rows->checksum.has_value()) head->set_checksum(*rows->checksum);
+  message->set_unchecked(!rows->checksum.has_value());
   message->set_transfer_bytes(transfer_bytes);
-  NcclTransfer transfer;
   Pending pending;
-  refusal = TakeRows(dispatch, transfer_bytes, message.get(), &transfer, &pending.gathering);
-  if (!refusal.ok()) return done(FailedReply(dispatch.key, refusal));
   pending.key = dispatch.key;
   pending.done = std::move(done);
   pending.format = dispatch.rows.format;
   pending.reply_rows = ReplyRows(message->dispatch());
   pending.prefill = dispatch.prefill;
-  pending.on_device =
-      dispatch.rows.device.kind == DeviceKind::kCuda && pending.format.reply == ReplyDType::kF32;
+  pending.on_device = rows->gathering != nullptr && pending.format.reply == ReplyDType::kF32;
+  pending.gathering = std::move(rows->gathering);
   pending.pool = dispatch.pool;
   {
     MutexLock lock(mu_);
@@ -409,7 +389,7 @@ void NcclLink::Core::Send(const ExpertDispatch& dispatch, ReplyFn done) {
       pending_.push_back(std::move(pending));
       // Announced and sent in one order.
       queue_.push_back(std::move(message));
-      device_->Submit(pair_, NcclLane::kDispatch, std::move(transfer));
+      device_->Submit(pair_, NcclLane::kDispatch, std::move(rows->transfer));
       WriteNext();
       return;
     }
@@ -446,56 +426,61 @@ void NcclLink::Core::Cancel(const DispatchKey& key) {
 // ---- Replies ----
 
 void NcclLink::Core::OnMessage(Stream* stream, NcclFromWorker& message) {
-  MutexLock lock(mu_);
-  if (stream != stream_ || closed_) return;
-  absl::Status status;
+  absl::Status status = absl::DataLossError("the worker says neither welcome nor a reply");
   if (message.has_welcome()) {
-    status = TakeWelcome(message.welcome());
-  } else if (message.has_reply() && pair_ != nullptr) {
-    status = TakeReply(message);
-  } else {
-    status = absl::DataLossError("the worker says neither welcome nor a reply");
+    status = TakeWelcome(stream, message.welcome());
+  } else if (message.has_reply()) {
+    status = TakeReply(stream, message);
   }
   if (status.ok()) return;
+  MutexLock lock(mu_);
+  if (stream != stream_ || closed_) return;
   LogError("NCCL: ", options_.address, ": ", status.ToString());
   Break(status);
 }
 
-absl::Status NcclLink::Core::TakeReply(NcclFromWorker& message) {
-  Arrived arrived;
-  arrived.head = std::move(*message.mutable_reply());
-  if (arrived.head.error() != octet::v1::DISPATCH_OK) {
-    AddArrived(std::move(arrived));
-    return absl::OkStatus();
-  }
-  // The rows come, whoever still wants them: they must be received in their turn.
+absl::StatusOr<RowPlace> NcclLink::Core::PlanReply(uint64_t transfer_bytes, Arrived* arrived) {
   const NcclSizes& sizes = sizes_[kReplyLane];
-  const uint64_t transfer_bytes = message.transfer_bytes();
   if (!sizes.Allows(transfer_bytes)) {
     return absl::DataLossError(
         absl::StrCat("reply.transfer_bytes: ", transfer_bytes, ", allowed are 1 to ", sizes.max));
   }
-  const DispatchKey key = DispatchKeyFromProto(arrived.head.key());
-  size_t used = 0;
+  const DispatchKey key = DispatchKeyFromProto(arrived->head.key());
   const auto it = std::find_if(pending_.begin(), pending_.end(),
                                [&](const Pending& p) { return p.key == key; });
-  if (it != pending_.end()) {
-    used = it->reply_rows * it->format.ReplyRowBytes();
-    if (transfer_bytes != sizes.TransferBytes(used, it->prefill)) {
-      arrived.status = absl::DataLossError(
-          absl::StrCat("reply.transfer_bytes: ", transfer_bytes, ", for ", used, " bytes of rows"));
-      used = 0;
-    }
+  // The rows come, whoever still wants them: they must be received in their turn.
+  if (it == pending_.end()) return RowPlace::kDevice;
+  const size_t bytes = it->reply_rows * it->format.ReplyRowBytes();
+  if (transfer_bytes == sizes.TransferBytes(bytes, it->prefill)) {
+    arrived->used_bytes = bytes;
+  } else {
+    arrived->status = absl::DataLossError(
+        absl::StrCat("reply.transfer_bytes: ", transfer_bytes, ", for ", bytes, " bytes of rows"));
   }
-  const bool on_device = it != pending_.end() && it->on_device;
-  NcclTransfer transfer;
-  OCTET_ASSIGN_OR_RETURN(
-      transfer.memory,
-      (on_device ? device_->device_pool() : device_->pool())->Take(transfer_bytes));
-  transfer.wire_bytes = transfer_bytes;
-  transfer.used_bytes = used;
-  arrived.used_bytes = used;
+  return it->on_device ? RowPlace::kDevice : RowPlace::kDeviceAndHost;
+}
+
+absl::Status NcclLink::Core::TakeReply(Stream* stream, NcclFromWorker& message) {
+  Arrived arrived;
+  arrived.head = std::move(*message.mutable_reply());
   arrived.unchecked = message.unchecked();
+  NcclTransfer transfer;
+  transfer.wire_bytes = message.transfer_bytes();
+  RowPlace place = RowPlace::kDevice;
+  {
+    MutexLock lock(mu_);
+    if (stream != stream_ || closed_) return absl::OkStatus();
+    if (pair_ == nullptr) return absl::DataLossError("the worker answers before it says welcome");
+    if (arrived.head.error() != octet::v1::DISPATCH_OK) {
+      AddArrived(std::move(arrived));
+      return absl::OkStatus();
+    }
+    OCTET_ASSIGN_OR_RETURN(place, PlanReply(transfer.wire_bytes, &arrived));
+  }
+  OCTET_ASSIGN_OR_RETURN(transfer.memory, device_->pool()->Take(transfer.wire_bytes, place));
+  transfer.used_bytes = arrived.used_bytes;
+  MutexLock lock(mu_);
+  if (stream != stream_ || closed_) return absl::OkStatus();
   transfer.done = [core = shared_from_this(), a = std::move(arrived)](const absl::Status& status,
                                                                       RowPool::Lease rows) mutable {
     if (!status.ok()) return;

@@ -93,7 +93,7 @@ class RogueWorker final : public octet::v1::ExpertNccl::Service {
     options.ids = terms.ids;
     std::promise<void> gone;
     const auto pair = std::make_shared<NcclPair>(
-        &api, options, device->pool(),
+        &api, options, TakeWarmRows(device->pool(), options.warm_bytes).value(),
         NcclPairEvents{[] {}, [&](const absl::Status&) { gone.set_value(); }});
     device->Add(pair);
     NcclFromWorker welcome;

@@ -111,7 +111,9 @@ class Side {
       gone_.set_value(why);
     };
     const MonotonicTime start = clock_.Now();
-    pair_ = std::make_shared<NcclPair>(nccl_.get(), options, thread_->pool(), std::move(events));
+    auto warm = TakeWarmRows(thread_->pool(), options.warm_bytes);
+    if (!warm.ok()) Die(name_, warm.status().ToString());
+    pair_ = std::make_shared<NcclPair>(nccl_.get(), options, *std::move(warm), std::move(events));
     thread_->Add(pair_);
     if (!ready.get_future().get()) {
       Die(name_, "cannot connect: " + gone_.get_future().get().ToString());

@@ -19,9 +19,19 @@ Duration TimeFor(const NcclPairOptions& options, size_t bytes) {
 
 }  // namespace
 
-NcclPair::NcclPair(NcclApi* api, NcclPairOptions options, std::shared_ptr<RowPool> pool,
-                   NcclPairEvents events)
-    : api_(api), options_(options), pool_(std::move(pool)), events_(std::move(events)) {
+absl::StatusOr<NcclWarmRows> TakeWarmRows(RowPool* pool,
+                                          const std::array<size_t, kNcclLanes>& warm_bytes,
+                                          RowPlace place) {
+  NcclWarmRows warm;
+  for (size_t i = 0; i < kNcclLanes; ++i) {
+    OCTET_RETURN_IF_ERROR(pool->Reserve(warm_bytes[i], kNcclReservedBuffers, place));
+    OCTET_ASSIGN_OR_RETURN(warm[i], pool->Take(warm_bytes[i], place));
+  }
+  return warm;
+}
+
+NcclPair::NcclPair(NcclApi* api, NcclPairOptions options, NcclWarmRows warm, NcclPairEvents events)
+    : api_(api), options_(options), warm_(std::move(warm)), events_(std::move(events)) {
   const bool router = options_.rank == kNcclRouterRank;
   lanes_[static_cast<size_t>(NcclLane::kDispatch)].sends = router;
   lanes_[static_cast<size_t>(NcclLane::kReply)].sends = !router;
@@ -155,13 +165,8 @@ void NcclPair::WarmUp() {
   state_ = NcclPairState::kWarming;
   to_warm_ = static_cast<int>(kNcclLanes);
   for (size_t i = 0; i < kNcclLanes; ++i) {
-    // Now rather than while rows are on the device, for whose end an allocation may wait.
-    const absl::Status reserved = pool_->Reserve(options_.warm_bytes[i], kNcclReservedBuffers);
-    if (!reserved.ok()) return Fail(absl::UnavailableError(reserved.message()));
-    auto memory = pool_->Take(options_.warm_bytes[i]);
-    if (!memory.ok()) return Fail(absl::UnavailableError(memory.status().message()));
     NcclTransfer first;
-    first.memory = *std::move(memory);
+    first.memory = std::move(warm_[i]);
     first.wire_bytes = options_.warm_bytes[i];
     first.done = [this](const absl::Status& status, RowPool::Lease) {
       if (!status.ok() || --to_warm_ > 0 || state_ != NcclPairState::kWarming) return;

@@ -16,6 +16,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "core/clock.h"
 #include "core/nccl_limits.h"
 #include "transport/nccl/nccl_api.h"
@@ -57,6 +58,16 @@ struct NcclPairOptions {
   NcclDeadlines deadlines;
 };
 
+// What the first transfers move, by lane.
+using NcclWarmRows = std::array<RowPool::Lease, kNcclLanes>;
+
+// Takes it, with as much again and more left ready in `pool` for decode steps. Not on the device's
+// thread, which must go on while an allocation waits for what is on the device: for a dead peer's
+// rows, maybe, until that thread gives them up.
+absl::StatusOr<NcclWarmRows> TakeWarmRows(RowPool* pool,
+                                          const std::array<size_t, kNcclLanes>& warm_bytes,
+                                          RowPlace place = RowPlace::kDeviceAndHost);
+
 // On the device's thread.
 struct NcclPairEvents {
   std::function<void()> ready;
@@ -78,9 +89,8 @@ enum class NcclPairState : uint8_t {
 // its device (device_thread.h).
 class NcclPair {
  public:
-  // `api` outlives the pair. `pool` gives the memory of the first transfers.
-  NcclPair(NcclApi* api, NcclPairOptions options, std::shared_ptr<RowPool> pool,
-           NcclPairEvents events);
+  // `api` outlives the pair. `warm` is of `options.warm_bytes` at least.
+  NcclPair(NcclApi* api, NcclPairOptions options, NcclWarmRows warm, NcclPairEvents events);
   // Only before the first Poll or after the end.
   ~NcclPair();
   NcclPair(const NcclPair&) = delete;
@@ -136,7 +146,7 @@ class NcclPair {
 
   NcclApi* const api_;
   const NcclPairOptions options_;
-  const std::shared_ptr<RowPool> pool_;
+  NcclWarmRows warm_;  // until its transfers begin
   const NcclPairEvents events_;
   NcclPairState state_ = NcclPairState::kConnecting;
   std::array<Lane, kNcclLanes> lanes_;

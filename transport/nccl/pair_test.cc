@@ -24,7 +24,7 @@ constexpr size_t kBucket = 4096;
 
 // One end: a library, memory, the pair, and what it has said.
 struct End {
-  explicit End(int rank) : rank(rank), pool(RowPool::Create(&api, 0, true)) {}
+  explicit End(int rank) : rank(rank), pool(RowPool::Create(&api, 0)) {}
   ~End() {
     if (pair != nullptr && pair->state() != NcclPairState::kGone) {
       pair->Fail(absl::CancelledError("the test ends"));
@@ -48,7 +48,8 @@ struct End {
       status = why;
     };
     ready = gone = false;
-    pair = std::make_unique<NcclPair>(&api, options, pool, std::move(events));
+    auto warm = TakeWarmRows(pool.get(), options.warm_bytes);
+    pair = std::make_unique<NcclPair>(&api, options, *std::move(warm), std::move(events));
   }
   // Rows whose bytes count up from `seed`, or room for them. `ended` gets their place in `results`.
   size_t Submit(NcclLane lane, size_t bytes, uint8_t seed, size_t wire = 0) {
@@ -417,7 +418,7 @@ TEST_F(NcclPairTest, AFreshPairServesAfterABreak) {
 TEST(AbortPairs, AbortsWhatBrokeInOneGroupAndLeavesTheRest) {
   ManualClock clock;
   FakeNccl api;
-  const auto pool = RowPool::Create(&api, 0, true);
+  const auto pool = RowPool::Create(&api, 0);
   std::vector<std::unique_ptr<End>> workers;
   std::vector<std::unique_ptr<NcclPair>> pairs;
   std::vector<NcclPair*> all;
@@ -429,7 +430,8 @@ TEST(AbortPairs, AbortsWhatBrokeInOneGroupAndLeavesTheRest) {
     for (NcclUniqueId& id : options.ids) workers.back()->api.GetUniqueId(&id);
     workers.back()->Open(options);
     NcclPairEvents events{[] {}, [&gone](const absl::Status&) { ++gone; }};
-    pairs.push_back(std::make_unique<NcclPair>(&api, options, pool, std::move(events)));
+    auto warm = TakeWarmRows(pool.get(), options.warm_bytes);
+    pairs.push_back(std::make_unique<NcclPair>(&api, options, *std::move(warm), std::move(events)));
     all.push_back(pairs.back().get());
   }
   for (int i = 0; i < 1000; ++i) {

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/nccl_limits.h"
 #include "core/status_macros.h"
 
 namespace octet {
@@ -15,21 +14,23 @@ size_t ClassOf(size_t power_of_two) { return static_cast<size_t>(std::countr_zer
 
 }  // namespace
 
-std::shared_ptr<RowPool> RowPool::Create(NcclApi* api, int device, bool host_memory) {
-  return std::shared_ptr<RowPool>(new RowPool(api, device, host_memory));
+std::shared_ptr<RowPool> RowPool::Create(NcclApi* api, int device, uint64_t bytes_max) {
+  return std::shared_ptr<RowPool>(new RowPool(api, device, bytes_max));
 }
 
 RowPool::~RowPool() {
-  for (const std::vector<RowMemory*>& of_size : free_) {
-    for (RowMemory* memory : of_size) {
-      api_->Release(memory->device);
-      if (memory->host != nullptr) api_->ReleaseHost(memory->host);
-      delete memory;
+  for (const OfSize& of_place : free_) {
+    for (const std::vector<RowMemory*>& of_size : of_place) {
+      for (RowMemory* memory : of_size) {
+        api_->Release(memory->device);
+        if (memory->host != nullptr) api_->ReleaseHost(memory->host);
+        delete memory;
+      }
     }
   }
 }
 
-absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes) {
+absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes, RowPlace place) {
   if (bytes > kNcclTransferBytesMax) {
     return absl::ResourceExhaustedError(
         absl::StrCat("rows of ", bytes, " bytes, allowed are ", kNcclTransferBytesMax));
@@ -37,15 +38,16 @@ absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes) {
   const size_t size = std::bit_ceil(std::max(bytes, kNcclPoolBufferBytesMin));
   {
     MutexLock lock(mu_);
-    std::vector<RowMemory*>& of_size = free_[ClassOf(size)];
+    OfSize& of_place = free_[static_cast<size_t>(place)];
+    std::vector<RowMemory*>& of_size = of_place[ClassOf(size)];
     if (!of_size.empty()) {
       RowMemory* const memory = of_size.back();
       of_size.pop_back();
       return Lease(memory, Giver{shared_from_this()});
     }
-    if (bytes_ + size > kNcclPoolBytesMax) {
+    if (bytes_ + size > bytes_max_) {
       // No room for another: one that is idle and larger serves as well.
-      for (std::vector<RowMemory*>& larger : free_) {
+      for (std::vector<RowMemory*>& larger : of_place) {
         if (larger.empty() || larger.back()->bytes < size) continue;
         RowMemory* const memory = larger.back();
         larger.pop_back();
@@ -56,7 +58,7 @@ absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes) {
     }
     bytes_ += size;
   }
-  auto memory = Allocate(size);
+  auto memory = Allocate(size, place);
   if (!memory.ok()) {
     MutexLock lock(mu_);
     bytes_ -= size;
@@ -65,20 +67,20 @@ absl::StatusOr<RowPool::Lease> RowPool::Take(size_t bytes) {
   return Lease(memory->release(), Giver{shared_from_this()});
 }
 
-absl::Status RowPool::Reserve(size_t bytes, size_t count) {
+absl::Status RowPool::Reserve(size_t bytes, size_t count, RowPlace place) {
   std::vector<Lease> taken;
   while (taken.size() < count) {
-    OCTET_ASSIGN_OR_RETURN(taken.emplace_back(), Take(bytes));
+    OCTET_ASSIGN_OR_RETURN(taken.emplace_back(), Take(bytes, place));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<RowMemory>> RowPool::Allocate(size_t bytes) {
+absl::StatusOr<std::unique_ptr<RowMemory>> RowPool::Allocate(size_t bytes, RowPlace place) {
   OCTET_RETURN_IF_ERROR(api_->UseDevice(device_));
   auto memory = std::make_unique<RowMemory>();
   memory->bytes = bytes;
   OCTET_ASSIGN_OR_RETURN(memory->device, api_->Allocate(bytes));
-  if (!host_memory_) return memory;
+  if (place == RowPlace::kDevice) return memory;
   auto host = api_->AllocateHost(bytes);
   if (!host.ok()) {
     api_->Release(memory->device);
@@ -90,7 +92,7 @@ absl::StatusOr<std::unique_ptr<RowMemory>> RowPool::Allocate(size_t bytes) {
 
 void RowPool::Giver::operator()(RowMemory* memory) const {
   MutexLock lock(pool->mu_);
-  pool->free_[ClassOf(memory->bytes)].push_back(memory);
+  pool->free_[static_cast<size_t>(memory->place())][ClassOf(memory->bytes)].push_back(memory);
 }
 
 }  // namespace octet
